@@ -1,0 +1,105 @@
+//! Entra's base URL, and what follows from it: where keys are, and how issuers are spelled.
+
+use thiserror::Error;
+use url::{Host, Url};
+
+use crate::ids::TenantId;
+
+/// The base URL of a cloud's sign-in service, such as `https://login.microsoftonline.com`.
+///
+/// Clouds and their authorities:
+/// <https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud>
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Authority {
+    /// Scheme, host and port, without a slash at the end.
+    origin: String,
+    host: String,
+    is_loopback: bool,
+}
+
+/// The hosts of the cloud operated by 21Vianet, today's first.
+const CHINA: [&str; 2] = ["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"];
+
+/// Why a text cannot be an [`Authority`].
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum AuthorityError {
+    /// Not an absolute URL with a host.
+    #[error("must be a URL such as {}", Authority::PUBLIC)]
+    NotAUrl,
+    /// A path, a query, a user name or a fragment.
+    #[error("must have no path, query or user name")]
+    NotAnOrigin,
+    /// Tokens are only as good as the keys, so keys travel in the clear on loopback alone.
+    #[error("must use https, except on loopback")]
+    Insecure,
+}
+
+impl Authority {
+    /// The public cloud's authority.
+    pub const PUBLIC: &'static str = "https://login.microsoftonline.com";
+
+    /// The public cloud's authority, whose issuer stands in the keys of every cloud but its own.
+    pub(super) fn public() -> Self {
+        let host = Self::PUBLIC.trim_start_matches("https://").to_owned();
+        Self { origin: Self::PUBLIC.to_owned(), host, is_loopback: false }
+    }
+
+    /// Parses an authority; a slash at the end is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`] says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, AuthorityError> {
+        let url = Url::parse(text).map_err(|_| AuthorityError::NotAUrl)?;
+        let host = url.host().ok_or(AuthorityError::NotAUrl)?;
+        let is_loopback = match &host {
+            Host::Domain(name) => *name == "localhost",
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !is_bare || !url.username().is_empty() || url.password().is_some() {
+            return Err(AuthorityError::NotAnOrigin);
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback => {}
+            _ => return Err(AuthorityError::Insecure),
+        }
+        Ok(Self { origin: url.origin().ascii_serialization(), host: host.to_string(), is_loopback })
+    }
+
+    /// Where the tenant's signing keys are published. Tokens of both versions are checked
+    /// with the keys of this one document.
+    #[must_use]
+    pub fn keys_url(&self, tenant: TenantId) -> String {
+        format!("{}/{tenant}/discovery/v2.0/keys", self.origin)
+    }
+
+    /// The issuer of the tenant's version 1 tokens.
+    #[must_use]
+    pub fn v1_issuer(&self, tenant: TenantId) -> String {
+        // US Government shares the public cloud's name for this; China has its own.
+        let is_china = CHINA.contains(&self.host.as_str());
+        let host = if is_china { "sts.chinacloudapi.cn" } else { "sts.windows.net" };
+        format!("https://{host}/{tenant}/")
+    }
+
+    /// The issuer of the tenant's version 2 tokens.
+    #[must_use]
+    pub fn v2_issuer(&self, tenant: TenantId) -> String {
+        format!("{}/{tenant}/v2.0", self.origin)
+    }
+
+    /// Whether the authority belongs to the cloud of that `cloud_instance_name`, such as
+    /// `microsoftonline.com`.
+    pub(super) fn is_in_cloud(&self, name: &str) -> bool {
+        self.host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
+    /// Whether the authority is on this machine: a stand-in for Entra.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.is_loopback
+    }
+}

@@ -1,0 +1,119 @@
+//! What a token says, and whether it says it of this API, this tenant and this moment.
+//!
+//! The same check runs twice: before the key is looked up, so that garbage costs no fetch,
+//! and after the signature, when a fetch may have taken seconds.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{authority::Authority, error::InvalidToken, members::Members};
+use crate::ids::{TenantId, UserId};
+
+/// How far the clocks of Entra and of this machine may differ.
+const LEEWAY: Duration = Duration::from_mins(1);
+
+/// The claims set of a token (RFC 7519, section 4).
+pub(super) struct Claims(Members);
+
+/// What a token's claims are held against.
+///
+/// The claims and their forms per version:
+/// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
+#[derive(Clone, Debug)]
+pub(super) struct Expectations {
+    authority: Authority,
+    /// `api://{client id}`, the App ID URI.
+    app_id_uri: String,
+    /// The bare client id.
+    client_id: String,
+}
+
+impl Expectations {
+    pub(super) fn new(authority: Authority, client_id: Uuid) -> Self {
+        Self { authority, app_id_uri: format!("api://{client_id}"), client_id: client_id.to_string() }
+    }
+
+    /// Checks issuer, audience and times.
+    ///
+    /// # Errors
+    ///
+    /// The first of these that is missing, of the wrong type or wrong.
+    pub(super) fn check(&self, claims: &Claims, tenant: TenantId, now: Duration) -> Result<(), InvalidToken> {
+        let issuer = match claims.0.string("ver") {
+            Some("1.0") => self.authority.v1_issuer(tenant),
+            Some("2.0") => self.authority.v2_issuer(tenant),
+            Some(_) | None => return Err(InvalidToken::Claim("ver")),
+        };
+        if claims.0.string("iss") != Some(&issuer) {
+            return Err(InvalidToken::Issuer);
+        }
+        let audience = claims.0.string("aud");
+        if audience != Some(&self.app_id_uri) && audience != Some(&self.client_id) {
+            return Err(InvalidToken::Audience);
+        }
+        // RFC 7519, section 4.1.4: on or after `exp` a token is not to be accepted.
+        if now.as_secs_f64() >= claims.time("exp")? + LEEWAY.as_secs_f64() {
+            return Err(InvalidToken::Expired);
+        }
+        let soon = (now + LEEWAY).as_secs_f64();
+        if claims.time("nbf")? > soon || claims.time("iat")? > soon {
+            return Err(InvalidToken::NotYetValid);
+        }
+        Ok(())
+    }
+}
+
+impl Claims {
+    pub(super) fn new(members: Members) -> Self {
+        Self(members)
+    }
+
+    /// `tid`, the organisation the token was issued in.
+    pub(super) fn tenant(&self) -> Result<TenantId, InvalidToken> {
+        match self.0.value("tid") {
+            None | Some(Value::Null) => Err(InvalidToken::MissingTenant),
+            Some(Value::String(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
+            Some(tid) => tid.as_str().and_then(|tid| tid.parse().ok()).ok_or(InvalidToken::MalformedTenant),
+        }
+    }
+
+    /// `oid`, the person within the tenant.
+    pub(super) fn user(&self) -> Result<UserId, InvalidToken> {
+        self.0.string("oid").and_then(|oid| oid.parse().ok()).ok_or(InvalidToken::Claim("oid"))
+    }
+
+    /// `roles`: the app roles the tenant has assigned to the person; none if there is no such claim.
+    pub(super) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
+        let Some(roles) = self.0.value("roles") else { return Ok(Vec::new()) };
+        let roles = roles.as_array().and_then(|roles| {
+            roles.iter().map(|role| role.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        roles.ok_or(InvalidToken::Claim("roles"))
+    }
+
+    /// `scp`: what the person lets the app do in their name, separated by spaces. Only tokens
+    /// of people have it.
+    pub(super) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
+        match self.0.value("scp") {
+            Some(scopes) => scopes.as_str().map(Some).ok_or(InvalidToken::Claim("scp")),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether Entra says that this is an app's own token. Its silence proves nothing.
+    pub(super) fn is_app_only(&self) -> bool {
+        self.0.string("idtyp") == Some("app")
+    }
+
+    /// A claim that is shown to people and decides nothing; absent if it is empty or no string.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.string(name).filter(|text| !text.is_empty())
+    }
+
+    /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
+    fn time(&self, name: &'static str) -> Result<f64, InvalidToken> {
+        self.0.number(name).ok_or(InvalidToken::Claim(name))
+    }
+}

@@ -1,0 +1,90 @@
+//! Fetching a tenant's keys document, and nothing else, from Entra.
+//!
+//! What answers is not trusted to be quick, small or honest: every wait and every size has
+//! a bound, and a redirect is a failure, not an invitation.
+
+use std::{error::Error as _, fmt::Write as _, time::Duration};
+
+use reqwest::{Client, Response, StatusCode, redirect};
+use thiserror::Error;
+
+use super::{
+    authority::Authority,
+    jwks::{BadDocument, SigningKeys},
+};
+use crate::ids::TenantId;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The largest keys document, in bytes; Entra's have at most 22 KB.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// Where keys are fetched from.
+pub(super) struct KeySource {
+    client: Client,
+    authority: Authority,
+}
+
+/// Why a fetch brought no keys.
+#[derive(Debug, Error)]
+pub(super) enum FetchError {
+    #[error("{}", with_causes(.0))]
+    Http(#[from] reqwest::Error),
+    #[error("status {0}")]
+    Status(StatusCode),
+    #[error("more than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("{0}")]
+    Document(#[from] BadDocument),
+}
+
+impl KeySource {
+    /// # Errors
+    ///
+    /// When the system offers no TLS.
+    pub(super) fn new(authority: Authority) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("tenant-tasks/", env!("CARGO_PKG_VERSION")));
+        // A proxy for the way out must not stand between us and this machine.
+        let client = if authority.is_loopback() { client.no_proxy() } else { client };
+        Ok(Self { client: client.build()?, authority })
+    }
+
+    /// # Errors
+    ///
+    /// [`FetchError`] for anything but a document with at least one usable key.
+    pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
+        let response = self.client.get(self.authority.keys_url(tenant)).send().await?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let document = read_body(response).await?;
+        Ok(SigningKeys::parse(&document, &self.authority, tenant)?)
+    }
+}
+
+async fn read_body(mut response: Response) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_BYTES {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// reqwest's own text stops before the cause an operator needs, such as "connection refused".
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,198 @@
+//! A tenant's keys document (RFC 7517, section 5) and the signing keys in it.
+//!
+//! A key that this tenant's tokens may not be signed with is left out alone: the documents
+//! of all tenants also carry the keys of personal accounts, told apart only by `issuer`.
+
+use std::fmt;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::authority::Authority;
+use crate::ids::TenantId;
+
+/// The most keys a document may hold; Entra's hold 6 to 14.
+const MAX_KEYS: usize = 100;
+
+/// RSA moduli this service verifies with, in bits: RFC 7518, section 3.3 asks for 2048, and the
+/// work of a verification grows with the square of the size.
+const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// The name of a signing key: the `kid` of a token's header and of a published key.
+#[derive(Clone, Eq, Hash, PartialEq)]
+pub(super) struct KeyId(Box<str>);
+
+/// A public key that a tenant's tokens are signed with.
+pub(super) struct SigningKey {
+    modulus: Vec<u8>,
+    decoding_key: DecodingKey,
+}
+
+/// The usable keys of a document, and why the others are not.
+pub(super) struct SigningKeys {
+    pub(super) keys: Vec<(KeyId, SigningKey)>,
+    pub(super) refused: Vec<RefusedKey>,
+}
+
+/// Why a published key is not used.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub(super) enum RefusedKey {
+    /// Not an object with the members of a key, each of its type.
+    #[error("not a key this service can read")]
+    Malformed,
+    /// `kty` is not `RSA`, `use` is not `sig`, or `alg` is another than `RS256`.
+    #[error("not an RSA signing key")]
+    Kind,
+    /// The modulus is too short, or absurdly long.
+    #[error("a modulus outside 2048 to 8192 bits")]
+    Size,
+    /// The key belongs to another issuer, such as that of personal accounts.
+    #[error("the key of another issuer")]
+    Issuer,
+    /// The key belongs to another cloud.
+    #[error("the key of another cloud")]
+    Cloud,
+}
+
+/// Why a whole document is refused.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub(super) enum BadDocument {
+    #[error("not a keys document")]
+    Malformed,
+    #[error("more than {MAX_KEYS} keys")]
+    TooManyKeys,
+    #[error("no usable key")]
+    NoUsableKey,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+/// The members this service reads of a key. `x5c`, `x5t` and the rest are ignored.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    alg: Option<String>,
+    kid: String,
+    n: Option<String>,
+    e: Option<String>,
+    issuer: Option<String>,
+    cloud_instance_name: Option<String>,
+}
+
+impl SigningKeys {
+    /// Parses the document that `authority` publishes for `tenant`.
+    ///
+    /// # Errors
+    ///
+    /// [`BadDocument`] when not one key of it can be used.
+    pub(super) fn parse(
+        document: &[u8],
+        authority: &Authority,
+        tenant: TenantId,
+    ) -> Result<Self, BadDocument> {
+        let document: Document = serde_json::from_slice(document).map_err(|_| BadDocument::Malformed)?;
+        if document.keys.len() > MAX_KEYS {
+            return Err(BadDocument::TooManyKeys);
+        }
+        let mut keys = Vec::new();
+        let mut refused = Vec::new();
+        for key in document.keys {
+            match parse_key(key, authority, tenant) {
+                Ok(key) => keys.push(key),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        if keys.is_empty() { Err(BadDocument::NoUsableKey) } else { Ok(Self { keys, refused }) }
+    }
+}
+
+impl KeyId {
+    /// The longest key id, in characters; Entra's have 27.
+    const MAX_CHARS: usize = 128;
+
+    /// Parses a key id; `None` if it is empty or too long.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        (1..=Self::MAX_CHARS).contains(&text.chars().count()).then(|| Self(text.into()))
+    }
+}
+
+impl SigningKey {
+    pub(super) fn decoding_key(&self) -> &DecodingKey {
+        &self.decoding_key
+    }
+
+    /// Whether this is the same key, not only one of the same name.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.modulus == other.modulus
+    }
+}
+
+/// Quoted and escaped: a key id may come from a token nobody has verified.
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn parse_key(key: Value, authority: &Authority, tenant: TenantId) -> Result<(KeyId, SigningKey), RefusedKey> {
+    let key: Jwk = serde_json::from_value(key).map_err(|_| RefusedKey::Malformed)?;
+    if key.kty != "RSA" || key.usage.as_deref() != Some("sig") || key.alg.is_some_and(|alg| alg != "RS256") {
+        return Err(RefusedKey::Kind);
+    }
+    check_issuer(key.issuer.as_deref(), key.cloud_instance_name.as_deref(), authority, tenant)?;
+
+    let key_id = KeyId::parse(&key.kid).ok_or(RefusedKey::Malformed)?;
+    let modulus = parse_unsigned(key.n)?;
+    let exponent = parse_unsigned(key.e)?;
+    if !MODULUS_BITS.contains(&bit_length(&modulus)) {
+        return Err(RefusedKey::Size);
+    }
+    let decoding_key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
+    Ok((key_id, SigningKey { modulus, decoding_key }))
+}
+
+/// A key says whose tokens it signs: `https://login.microsoftonline.com/{tenantid}/v2.0`, with
+/// that very placeholder or with the tenant's id in its place.
+fn check_issuer(
+    issuer: Option<&str>,
+    cloud: Option<&str>,
+    authority: &Authority,
+    tenant: TenantId,
+) -> Result<(), RefusedKey> {
+    let Some(issuer) = issuer else {
+        // Only a stand-in for Entra leaves the issuer out.
+        return if authority.is_loopback() { Ok(()) } else { Err(RefusedKey::Issuer) };
+    };
+    let tid = tenant.to_string();
+    let issuer = issuer.replace("{tenantid}", &tid).replace("{tenantId}", &tid);
+    let public = Authority::public();
+    let publisher = [authority, &public]
+        .into_iter()
+        .find(|publisher| publisher.v2_issuer(tenant) == issuer)
+        .ok_or(RefusedKey::Issuer)?;
+    if cloud.is_some_and(|cloud| !publisher.is_in_cloud(cloud)) {
+        return Err(RefusedKey::Cloud);
+    }
+    Ok(())
+}
+
+/// A `Base64urlUInt` (RFC 7518, section 2), without zeros in front.
+fn parse_unsigned(text: Option<String>) -> Result<Vec<u8>, RefusedKey> {
+    let mut bytes =
+        text.and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok()).ok_or(RefusedKey::Malformed)?;
+    let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+    bytes.drain(..zeros);
+    Ok(bytes)
+}
+
+fn bit_length(unsigned: &[u8]) -> usize {
+    unsigned.first().map_or(0, |first| unsigned.len() * 8 - first.leading_zeros() as usize)
+}

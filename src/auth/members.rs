@@ -1,0 +1,79 @@
+//! The members of a JSON object, each name once.
+//!
+//! Two members of one name, or of names that differ only in case, are refused: of such
+//! twins one reader takes the first and another the last, and a token must mean one thing.
+
+use std::{collections::HashSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use super::error::InvalidToken;
+
+/// A JSON object whose member names are unique whatever their case.
+pub(super) struct Members(Map<String, Value>);
+
+/// Serde's errors are texts; this one is told apart by its text and never shown.
+const DUPLICATE: &str = "duplicate member";
+
+impl Members {
+    /// Parses a JSON object and nothing after it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken::DuplicateMember`], or [`InvalidToken::Malformed`] for anything else.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, InvalidToken> {
+        serde_json::from_slice(json).map_err(|error| {
+            if error.to_string().starts_with(DUPLICATE) {
+                InvalidToken::DuplicateMember
+            } else {
+                InvalidToken::Malformed
+            }
+        })
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The member if it is a string.
+    pub(super) fn string(&self, name: &str) -> Option<&str> {
+        self.value(name)?.as_str()
+    }
+
+    /// The member if it is a number.
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
+        self.value(name)?.as_f64()
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueNames)
+    }
+}
+
+struct UniqueNames;
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut names = HashSet::new();
+        let mut members = Map::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if !names.insert(name.to_lowercase()) {
+                return Err(A::Error::custom(DUPLICATE));
+            }
+            members.insert(name, value);
+        }
+        Ok(Members(members))
+    }
+}

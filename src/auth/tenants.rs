@@ -1,0 +1,32 @@
+//! Who may come in.
+
+use std::collections::BTreeSet;
+
+use uuid::uuid;
+
+use crate::ids::TenantId;
+
+/// The tenant of personal Microsoft accounts. It is no organisation, so "any organisation"
+/// does not include it.
+/// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
+const PERSONAL_ACCOUNTS: TenantId = TenantId::new(uuid!("9188040d-6c67-4c5b-b112-36a304b66dad"));
+
+/// The organisations whose people may sign in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Tenants {
+    /// Any organisation: open mode.
+    Any,
+    /// These, and no others.
+    Listed(BTreeSet<TenantId>),
+}
+
+impl Tenants {
+    /// Whether people of `tenant` may come in.
+    #[must_use]
+    pub fn allow(&self, tenant: TenantId) -> bool {
+        match self {
+            Self::Any => tenant != PERSONAL_ACCOUNTS,
+            Self::Listed(allowed) => allowed.contains(&tenant),
+        }
+    }
+}

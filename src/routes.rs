@@ -1,0 +1,127 @@
+//! Every path, and every layer and limit a request passes on its way to a handler.
+//!
+//! Who may call a route is in its handler's signature.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, FromRef, MatchedPath, Request},
+    http::{
+        HeaderName, HeaderValue, Method,
+        header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, patch},
+};
+use serde::Serialize;
+use tower_http::{
+    cors::{AllowOrigin, CorsLayer},
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    trace::{DefaultOnResponse, TraceLayer},
+};
+use tracing::{Level, Span};
+
+use crate::{
+    auth::{Principal, Verifier},
+    error::ApiError,
+    tasks::{handlers, input::MAX_BODY_BYTES, store::Tasks},
+};
+
+/// How long a request may take from its last header to its answer. As long as a stop waits
+/// for requests in flight, so that each of them gets an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a browser may remember a preflight answer; browsers cap it at two hours or more.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What handlers and extractors draw on.
+#[derive(Clone)]
+pub struct AppState {
+    /// Proves callers.
+    pub verifier: Arc<Verifier>,
+    /// Keeps tasks.
+    pub tasks: Tasks,
+}
+
+/// The whole service, for single-page apps served from `allowed_origins`.
+pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/api/me", get(me))
+        .route("/api/tasks", get(handlers::list).post(handlers::create))
+        .route("/api/tasks/{id}", patch(handlers::update).delete(handlers::remove))
+        .fallback(async || ApiError::RouteNotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .with_state(state)
+        // The first layer is the innermost: a refused preflight is logged too.
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(limit_time))
+        .layer(cors(allowed_origins))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(request_span)
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(middleware::map_request(drop_request_id))
+}
+
+/// `GET /health`: the process is alive; says nothing of what it depends on.
+async fn health() -> Json<Health> {
+    Json(Health { status: "healthy" })
+}
+
+/// `GET /api/me`: who the service takes the caller for.
+async fn me(principal: Principal) -> Json<Principal> {
+    Json(principal)
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(allowed_origins.iter().cloned()))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .expose_headers([WWW_AUTHENTICATE, LINK, RETRY_AFTER, REQUEST_ID])
+        .max_age(PREFLIGHT_MAX_AGE)
+}
+
+async fn limit_time(request: Request, next: Next) -> Result<Response, ApiError> {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_| ApiError::Timeout)
+}
+
+/// A caller's own request id could be anything of any length, and would go to the log.
+async fn drop_request_id(mut request: Request) -> Request {
+    request.headers_mut().remove(REQUEST_ID);
+    request
+}
+
+/// Names the route, not the path or the query: those are the caller's to fill, with a token
+/// if they are careless.
+fn request_span(request: &Request) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    tracing::info_span!("request", id, method = %request.method(), route)
+}
+
+impl FromRef<AppState> for Arc<Verifier> {
+    fn from_ref(state: &AppState) -> Self {
+        Self::clone(&state.verifier)
+    }
+}
+
+impl FromRef<AppState> for Tasks {
+    fn from_ref(state: &AppState) -> Self {
+        state.tasks.clone()
+    }
+}

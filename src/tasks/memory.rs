@@ -1,0 +1,131 @@
+//! Tasks in memory: tenant → user → tasks, and an index by id beside it.
+//!
+//! Each tenant has a lock of its own, so one tenant's long list never holds up another.
+//! A stored task is never changed in place: an update puts a new one in its stead, so a
+//! list that is being written to a slow client needs no lock.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use dashmap::DashMap;
+
+use super::{NewTask, Page, Task, TaskUpdate, store::Listing};
+use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
+
+/// The tasks of all tenants.
+#[derive(Debug, Default)]
+pub struct MemoryTasks {
+    /// A tenant appears with its first task: reading never makes the map grow.
+    tenants: DashMap<TenantId, Arc<TenantTasks>>,
+}
+
+/// One tenant's tasks behind its lock. Held for look-ups and changes only, never across
+/// an await and never while an answer is written.
+#[derive(Debug, Default)]
+struct TenantTasks(RwLock<Shelf>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    last_id: Option<TaskId>,
+    users: HashMap<UserId, BTreeMap<TaskId, Arc<Task>>>,
+    by_id: BTreeMap<TaskId, Arc<Task>>,
+}
+
+impl MemoryTasks {
+    pub(super) fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Listing {
+        self.tenant(tenant).map(|tasks| tasks.read().list(reach, page)).unwrap_or_default()
+    }
+
+    pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Arc<Task> {
+        // Cloned out of the map, so that its shard is free while the tenant's lock is waited for.
+        let tasks = self.tenants.entry(owner.tenant).or_default().clone();
+        tasks.write().insert(owner, new)
+    }
+
+    pub(super) fn update(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        id: TaskId,
+        update: TaskUpdate,
+    ) -> Option<Arc<Task>> {
+        self.tenant(tenant)?.write().update(reach, id, update)
+    }
+
+    pub(super) fn remove(&self, tenant: TenantId, id: TaskId) {
+        if let Some(tasks) = self.tenant(tenant) {
+            tasks.write().remove(id);
+        }
+    }
+
+    fn tenant(&self, tenant: TenantId) -> Option<Arc<TenantTasks>> {
+        self.tenants.get(&tenant).map(|tasks| Arc::clone(&tasks))
+    }
+}
+
+impl TenantTasks {
+    // A shelf is whole between any two statements that could panic, so a poisoned lock
+    // is no reason to refuse a tenant for ever.
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    fn list(&self, reach: Reach, page: Page) -> Listing {
+        let tasks = match reach {
+            Reach::Tenant => &self.by_id,
+            Reach::User(user) => match self.users.get(&user) {
+                Some(own) => own,
+                None => return Listing::default(),
+            },
+        };
+        let after = page.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = tasks.range((after, Bound::Unbounded)).map(|(_, task)| Arc::clone(task));
+        let tasks = rest.by_ref().take(page.limit.unwrap_or(usize::MAX)).collect();
+        Listing { tasks, more: rest.next().is_some() }
+    }
+
+    fn insert(&mut self, owner: Owner, new: NewTask) -> Arc<Task> {
+        let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
+        self.last_id = Some(id);
+        let NewTask { title, owner_name } = new;
+        self.put(Task { id, owner, owner_name, title, completed: false })
+    }
+
+    fn update(&mut self, reach: Reach, id: TaskId, update: TaskUpdate) -> Option<Arc<Task>> {
+        let present = self.by_id.get(&id).filter(|task| reach.includes(task.owner.user))?;
+        let mut task = Task::clone(present);
+        if let Some(title) = update.title {
+            task.title = title;
+        }
+        if let Some(completed) = update.completed {
+            task.completed = completed;
+        }
+        Some(self.put(task))
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        let Some(task) = self.by_id.remove(&id) else { return };
+        if let Some(own) = self.users.get_mut(&task.owner.user) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.users.remove(&task.owner.user);
+            }
+        }
+    }
+
+    fn put(&mut self, task: Task) -> Arc<Task> {
+        let task = Arc::new(task);
+        self.by_id.insert(task.id, Arc::clone(&task));
+        self.users.entry(task.owner.user).or_default().insert(task.id, Arc::clone(&task));
+        task
+    }
+}
