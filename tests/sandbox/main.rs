@@ -1,0 +1,95 @@
+//! The whole service and a stand-in for Entra on this machine, with no Azure account.
+//!
+//! `PORT` (8000) is the API's, `ENTRA_PORT` (8001) the stand-in's. Nothing else is read
+//! from the environment but `RUST_LOG` and `LOG_FORMAT`.
+
+#[expect(dead_code, reason = "the sandbox needs no broken tokens")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{env, process::ExitCode, sync::Arc};
+
+use support::{
+    entra::MockEntra,
+    people::{API_CLIENT_ID, CONTOSO, FABRIKAM},
+};
+use tenant_tasks::{
+    auth::Verifier,
+    clock::SystemClock,
+    config::{Config, Variables},
+    logging,
+    routes::{self, AppState},
+    server,
+    tasks::store::Tasks,
+};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sandbox: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let stop = server::stop_signal()?;
+    let entra = MockEntra::start(listen("ENTRA_PORT", "8001").await?, Arc::new(SystemClock));
+    let listener = listen("PORT", "8000").await?;
+
+    let config = Config::parse(&settings(&entra))?;
+    logging::start(config.log_filter, config.log_format);
+    let verifier = Arc::new(Verifier::new(config.tokens, Arc::new(SystemClock))?);
+    let state = AppState { verifier, tasks: Tasks::in_memory() };
+    let app = routes::router(state, &config.allowed_origins);
+
+    println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
+    server::serve(listener, app, stop).await;
+    Ok(())
+}
+
+fn settings(entra: &MockEntra) -> Variables {
+    let mut settings = Variables::from([
+        ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
+        ("AZURE_AUTHORITY_HOST".to_owned(), entra.authority.clone()),
+        ("ALLOWED_TENANT_IDS".to_owned(), format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant)),
+    ]);
+    for name in ["RUST_LOG", "LOG_FORMAT"] {
+        settings.extend(variable(name).map(|value| (name.to_owned(), value)));
+    }
+    settings
+}
+
+async fn listen(variable_name: &str, default: &str) -> Result<TcpListener, String> {
+    let port = variable(variable_name).unwrap_or_else(|| default.to_owned());
+    let port: u16 = port.parse().map_err(|_| format!("{variable_name} must be a port"))?;
+    TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
+        format!("cannot listen on 127.0.0.1:{port}: {error}; {variable_name} chooses another port")
+    })
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the sandbox has two settings of its own")]
+    env::var(name).ok()
+}
+
+fn tour(api: &str, entra: &str) -> String {
+    format!(
+        r#"tenant-tasks sandbox: the API on {api}, a stand-in for Entra on {entra}
+
+Paste into another terminal:
+
+  TOKEN=$(curl -s {entra}/token/contoso/admin)
+  curl -s {api}/api/me -H "Authorization: Bearer $TOKEN"
+  curl -s {api}/api/tasks -H "Authorization: Bearer $TOKEN" \
+    -H 'Content-Type: application/json' -d '{{"title":"Try the sandbox"}}'
+  curl -s {api}/api/tasks -H "Authorization: Bearer $TOKEN"
+
+Organisations: contoso and fabrikam; northwind is not allowed.
+People in each: admin, editor, reader, norole. For a version 2 token add ?version=2.
+Ctrl-C stops it; its tasks live in memory and go with it."#
+    )
+}

@@ -1,0 +1,173 @@
+//! The service as its users meet it: over HTTP, on a port of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use tenant_tasks::{
+    auth::Verifier,
+    clock::{Clock, SystemClock},
+    config::{Config, Variables},
+    routes::{self, AppState},
+    server,
+    tasks::store::Tasks,
+};
+use tokio::net::TcpListener;
+
+use super::{
+    entra::MockEntra,
+    people::{API_CLIENT_ID, CONTOSO, FABRIKAM, Organisation, Person},
+};
+
+/// A running service with a stand-in for Entra of its own.
+pub struct TestApp {
+    pub address: String,
+    pub entra: MockEntra,
+    pub clock: Arc<SteppedClock>,
+    client: reqwest::Client,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+/// The system's clock, ahead by as much as a test likes.
+#[derive(Default)]
+pub struct SteppedClock {
+    ahead_millis: AtomicU64,
+}
+
+impl TestApp {
+    /// With contoso and fabrikam on the allow-list, and every setting at its default.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with some settings changed.
+    pub async fn start_with(changes: &[(&str, &str)]) -> Self {
+        let clock = Arc::new(SteppedClock::default());
+        let entra = MockEntra::start(listen().await, clock.clone());
+        let config = Config::parse(&settings(&entra.authority, changes)).expect("good settings");
+        let verifier = Verifier::new(config.tokens, clock.clone()).expect("TLS");
+        let state = AppState { verifier: Arc::new(verifier), tasks: Tasks::in_memory() };
+        let app = routes::router(state, &config.allowed_origins);
+        let listener = listen().await;
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(server::serve(listener, app, std::future::pending()));
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { address, entra, clock, client }
+    }
+
+    /// A request as `curl` would send it; `body` goes as JSON.
+    pub async fn send(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.address));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        answer(request).await
+    }
+
+    /// A request built by hand.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.address))
+    }
+
+    /// A request by a person with a good token.
+    pub async fn send_as(
+        &self,
+        (organisation, person): (Organisation, Person),
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let token = self.entra.v1(organisation, person).sign();
+        self.send(method, path, Some(&token), body).await
+    }
+
+    /// `GET /api/me` with this token.
+    pub async fn me(&self, token: &str) -> Answer {
+        self.send(Method::GET, "/api/me", Some(token), None).await
+    }
+
+    /// Creates a task and gives its id.
+    pub async fn create(&self, who: (Organisation, Person), title: &str) -> u64 {
+        let answer = self.send_as(who, Method::POST, "/api/tasks", Some(json!({ "title": title }))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        answer.json()["id"].as_u64().expect("an id")
+    }
+
+    /// The titles of `GET /api/tasks`, in the order of the answer.
+    pub async fn titles(&self, who: (Organisation, Person)) -> Vec<String> {
+        let answer = self.send_as(who, Method::GET, "/api/tasks", None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        let tasks = answer.json();
+        let titles = tasks.as_array().expect("an array").iter();
+        titles.map(|task| task["title"].as_str().expect("a title").to_owned()).collect()
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    /// The sentence of an error.
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().expect("a detail that is a string").to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("a header of ASCII"))
+    }
+}
+
+impl SteppedClock {
+    pub fn step(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).expect("a step of less than 500 million years");
+        self.ahead_millis.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SteppedClock {
+    fn since_epoch(&self) -> Duration {
+        SystemClock.since_epoch() + Duration::from_millis(self.ahead_millis.load(Ordering::SeqCst))
+    }
+}
+
+/// The settings of a service that trusts the stand-in at `authority`.
+pub fn settings(authority: &str, changes: &[(&str, &str)]) -> Variables {
+    let allowed = format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant);
+    let settings = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_AUTHORITY_HOST", authority),
+        ("ALLOWED_TENANT_IDS", &allowed),
+    ];
+    let settings = settings.iter().chain(changes);
+    settings.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Sends the request and reads the whole answer.
+pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.text().await.expect("a body of text");
+    Answer { status, headers, body }
+}
+
+/// A listener on a free port of loopback.
+pub async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+}

@@ -1,0 +1,8 @@
+//! What the tests and the sandbox are built from.
+
+#![expect(unreachable_pub, reason = "a library of two binaries, without a crate of its own")]
+
+pub mod app;
+pub mod entra;
+pub mod people;
+pub mod tokens;

@@ -1,0 +1,215 @@
+//! Access tokens as Entra issues them, and every way to break one.
+
+use std::sync::LazyLock;
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
+
+use super::people::{API_CLIENT_ID, Organisation, Person, SPA_CLIENT_ID};
+
+/// How long a token lives, in seconds.
+const LIFETIME: u64 = 75 * 60;
+
+/// A key pair and the key id it is published under.
+#[derive(Clone)]
+pub struct SigningKey {
+    pair: &'static RsaKeyPair,
+    pub key_id: String,
+}
+
+/// Made once for a process: a key pair takes longer to make than most tests to run.
+static PAIRS: LazyLock<[RsaKeyPair; 3]> =
+    LazyLock::new(|| [KeySize::Rsa2048; 3].map(|size| RsaKeyPair::generate(size).expect("a key pair")));
+
+impl SigningKey {
+    /// The key all organisations publish unless told otherwise.
+    pub fn first() -> Self {
+        Self::number(0)
+    }
+
+    /// Another key.
+    pub fn second() -> Self {
+        Self::number(1)
+    }
+
+    /// Yet another key.
+    pub fn third() -> Self {
+        Self::number(2)
+    }
+
+    /// The same key under another key id.
+    pub fn named(self, key_id: &str) -> Self {
+        Self { key_id: key_id.to_owned(), ..self }
+    }
+
+    fn number(index: usize) -> Self {
+        let pair = &PAIRS[index];
+        // Entra's key ids are the base64url of a certificate's 20-byte thumbprint.
+        let thumbprint = digest(&SHA256, pair.public_key().as_ref());
+        Self { pair, key_id: encode(&thumbprint.as_ref()[..20]) }
+    }
+
+    /// The public half, as Entra publishes it: no `alg`, and the issuer with a placeholder.
+    pub fn jwk(&self) -> Value {
+        let public = self.pair.public_key();
+        json!({
+            "kty": "RSA",
+            "use": "sig",
+            "kid": self.key_id,
+            "x5t": self.key_id,
+            "n": encode(public.modulus().big_endian_without_leading_zero()),
+            "e": encode(public.exponent().big_endian_without_leading_zero()),
+            "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0",
+        })
+    }
+
+    /// The public half in another encoding: what algorithm confusion takes for a shared secret.
+    pub fn public_der(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
+    }
+
+    fn sign(&self, message: &str, padding: &'static dyn RsaEncoding) -> Vec<u8> {
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair
+            .sign(padding, &SystemRandom::new(), message.as_bytes(), &mut signature)
+            .expect("a signature");
+        signature
+    }
+}
+
+/// A token to be: change anything, then [`Token::sign`] it.
+#[derive(Clone)]
+pub struct Token {
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    key: SigningKey,
+}
+
+impl Token {
+    /// A version 1 token: what Entra issues for an API that asks for nothing else.
+    pub fn v1(organisation: Organisation, person: Person, now: u64) -> Self {
+        Self::new(organisation, person, now)
+            .with("ver", "1.0")
+            .with("iss", format!("https://sts.windows.net/{}/", organisation.tenant))
+            .with("aud", format!("api://{API_CLIENT_ID}"))
+            .with("acr", "1")
+            .with("amr", json!(["pwd", "mfa"]))
+            .with("appid", SPA_CLIENT_ID)
+            .with("appidacr", "0")
+            .with("ipaddr", "203.0.113.7")
+            .with("unique_name", person.email(organisation))
+            .with("upn", person.email(organisation))
+    }
+
+    /// A version 2 token.
+    pub fn v2(organisation: Organisation, person: Person, authority: &str, now: u64) -> Self {
+        Self::new(organisation, person, now)
+            .with("ver", "2.0")
+            .with("iss", format!("{authority}/{}/v2.0", organisation.tenant))
+            .with("aud", API_CLIENT_ID)
+            .with("azp", SPA_CLIENT_ID)
+            .with("azpacr", "0")
+            .with("preferred_username", person.email(organisation))
+    }
+
+    fn new(organisation: Organisation, person: Person, now: u64) -> Self {
+        let key = SigningKey::first();
+        let mut token = Self { header: Map::new(), claims: Map::new(), key }
+            .with_header("typ", "JWT")
+            .with_header("alg", "RS256")
+            .with("tid", organisation.tenant)
+            .with("oid", person.oid(organisation))
+            .with("sub", person.sub(organisation))
+            .with("name", person.full_name())
+            .with("scp", "access_as_user")
+            .with("iat", now)
+            .with("nbf", now)
+            .with("exp", now + LIFETIME)
+            .with("aio", "AXQAi/8TAAAA")
+            .with("rh", "0.AAAA")
+            .with("uti", "u0000000000000000000AA");
+        if let Some(roles) = person.roles_claim() {
+            token = token.with("roles", roles);
+        }
+        token.signed_by(SigningKey::first())
+    }
+
+    /// Sets a claim.
+    pub fn with(mut self, claim: &str, value: impl Into<Value>) -> Self {
+        self.claims.insert(claim.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a claim out.
+    pub fn without(mut self, claim: &str) -> Self {
+        self.claims.remove(claim);
+        self
+    }
+
+    /// Sets a header parameter.
+    pub fn with_header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.header.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Leaves a header parameter out.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.header.remove(name);
+        self
+    }
+
+    /// Signs with this key, and says so in the header.
+    pub fn signed_by(mut self, key: SigningKey) -> Self {
+        self.key = key;
+        let key_id = self.key.key_id.clone();
+        self.with_header("kid", key_id.clone()).with_header("x5t", key_id)
+    }
+
+    /// The token, signed with RS256 whatever its header says.
+    pub fn sign(&self) -> String {
+        self.sign_texts(&self.header_text(), &self.claims_text())
+    }
+
+    /// The token with RSASSA-PSS instead of PKCS #1 padding.
+    pub fn sign_with_pss(&self) -> String {
+        let message = message(&self.header_text(), &self.claims_text());
+        let signature = self.key.sign(&message, &RSA_PSS_SHA256);
+        format!("{message}.{}", encode(&signature))
+    }
+
+    /// The token with a signature that anyone can compute who knows `secret`.
+    pub fn sign_with_hmac(&self, secret: &[u8]) -> String {
+        let message = message(&self.header_text(), &self.claims_text());
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
+        format!("{message}.{}", encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()).as_ref()))
+    }
+
+    /// Signs any two texts in the place of header and claims.
+    pub fn sign_texts(&self, header: &str, claims: &str) -> String {
+        let message = message(header, claims);
+        let signature = self.key.sign(&message, &RSA_PKCS1_SHA256);
+        format!("{message}.{}", encode(&signature))
+    }
+
+    pub fn header_text(&self) -> String {
+        Value::Object(self.header.clone()).to_string()
+    }
+
+    pub fn claims_text(&self) -> String {
+        Value::Object(self.claims.clone()).to_string()
+    }
+}
+
+fn message(header: &str, claims: &str) -> String {
+    format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()))
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
