@@ -1,0 +1,230 @@
+//! No organisation ever sees another's tasks: random operations of several tenants and
+//! users at once, held against a model.
+
+use std::collections::BTreeMap;
+
+use axum::http::{Method, StatusCode};
+use proptest::{prelude::*, test_runner::TestRunner};
+use serde_json::{Value, json};
+
+use crate::support::{
+    app::{Answer, TestApp},
+    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, Organisation, Person, READER},
+};
+
+/// What one person does.
+#[derive(Clone, Debug)]
+enum Operation {
+    Create { title: String },
+    Rename { id: u64, title: String },
+    Complete { id: u64, completed: bool },
+    Delete { id: u64 },
+    List,
+}
+
+/// What a tenant's tasks should be: owner, title and state by id.
+#[derive(Default)]
+struct Model {
+    last_id: u64,
+    tasks: BTreeMap<u64, (Person, String, bool)>,
+}
+
+impl Model {
+    /// Does what the service should do, and checks its answer.
+    fn check(&mut self, organisation: Organisation, person: Person, operation: &Operation, answer: &Answer) {
+        let context = format!("{} {}: {operation:?}: {}", organisation.name, person.name, answer.body);
+        let expected = match operation {
+            Operation::Create { title } if person != READER => {
+                self.last_id += 1;
+                self.tasks.insert(self.last_id, (person, title.clone(), false));
+                Some(self.json(organisation, self.last_id))
+            }
+            Operation::Rename { id, title } if self.may_change(person, *id) => {
+                self.tasks.get_mut(id).unwrap().1.clone_from(title);
+                Some(self.json(organisation, *id))
+            }
+            Operation::Complete { id, completed } if self.may_change(person, *id) => {
+                self.tasks.get_mut(id).unwrap().2 = *completed;
+                Some(self.json(organisation, *id))
+            }
+            Operation::Delete { id } if person == ADMIN => {
+                self.tasks.remove(id);
+                Some(json!({ "status": "deleted" }))
+            }
+            Operation::List => Some(self.list(organisation, person)),
+            Operation::Rename { .. } | Operation::Complete { .. } if person != READER => {
+                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{context}");
+                None
+            }
+            _ => {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{context}");
+                None
+            }
+        };
+        if let Some(expected) = expected {
+            assert_eq!(answer.status, StatusCode::OK, "{context}");
+            assert_eq!(answer.json(), expected, "{context}");
+        }
+    }
+
+    fn may_change(&self, person: Person, id: u64) -> bool {
+        let owner = self.tasks.get(&id).map(|(owner, ..)| *owner);
+        owner.is_some_and(|owner| person == ADMIN || (person == EDITOR && owner == EDITOR))
+    }
+
+    fn json(&self, organisation: Organisation, id: u64) -> Value {
+        let (owner, title, completed) = &self.tasks[&id];
+        json!({
+            "id": id,
+            "title": title,
+            "completed": completed,
+            "owner_name": owner.full_name(),
+            "tenant_id": organisation.tenant,
+        })
+    }
+
+    fn list(&self, organisation: Organisation, person: Person) -> Value {
+        let visible = self.tasks.iter().filter(|(_, (owner, ..))| person == ADMIN || *owner == person);
+        let tasks = visible.map(|(&id, (owner, ..))| {
+            let mut task = self.json(organisation, id);
+            if person == ADMIN {
+                task["owner_id"] = json!(owner.oid(organisation));
+            }
+            task
+        });
+        tasks.collect()
+    }
+}
+
+async fn perform(app: &TestApp, who: (Organisation, Person), operation: &Operation) -> Answer {
+    let (method, path, body) = match operation {
+        Operation::Create { title } => {
+            (Method::POST, "/api/tasks".to_owned(), Some(json!({ "title": title })))
+        }
+        Operation::Rename { id, title } => {
+            (Method::PATCH, format!("/api/tasks/{id}"), Some(json!({ "title": title })))
+        }
+        Operation::Complete { id, completed } => {
+            (Method::PATCH, format!("/api/tasks/{id}"), Some(json!({ "completed": completed })))
+        }
+        Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
+        Operation::List => (Method::GET, "/api/tasks".to_owned(), None),
+    };
+    app.send_as(who, method, &path, body).await
+}
+
+fn operations() -> impl Strategy<Value = Vec<(Person, Operation)>> {
+    let person = prop_oneof![Just(ADMIN), Just(EDITOR), Just(READER)];
+    let title = "[a-zß🦀\"\\\\ ]{0,8}[a-z]";
+    let id = 1..12_u64;
+    let operation = prop_oneof![
+        4 => title.prop_map(|title| Operation::Create { title }),
+        2 => (id.clone(), title).prop_map(|(id, title)| Operation::Rename { id, title }),
+        2 => (id.clone(), any::<bool>()).prop_map(|(id, completed)| Operation::Complete { id, completed }),
+        1 => id.prop_map(|id| Operation::Delete { id }),
+        2 => Just(Operation::List),
+    ];
+    prop::collection::vec((person, operation), 1..40)
+}
+
+/// Three tenants at once, each in its own random order: what one sees depends on what it
+/// did itself, and on nothing the others did.
+#[test]
+fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() });
+    runner
+        .run(&[operations(), operations(), operations()], |tenants| {
+            runtime.block_on(async {
+                let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", "true")]).await;
+                let [contoso, fabrikam, northwind] = &tenants;
+                tokio::join!(
+                    work(&app, CONTOSO, contoso),
+                    work(&app, FABRIKAM, fabrikam),
+                    work(&app, NORTHWIND, northwind),
+                );
+            });
+            Ok(())
+        })
+        .unwrap();
+}
+
+async fn work(app: &TestApp, organisation: Organisation, operations: &[(Person, Operation)]) {
+    let mut model = Model::default();
+    for (person, operation) in operations {
+        let answer = perform(app, (organisation, *person), operation).await;
+        model.check(organisation, *person, operation, &answer);
+    }
+    for person in [ADMIN, EDITOR, READER] {
+        let answer = perform(app, (organisation, person), &Operation::List).await;
+        model.check(organisation, person, &Operation::List, &answer);
+    }
+}
+
+/// Two people of one tenant create at once: no id is given twice, and none is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn creating_at_the_same_time_loses_nothing_and_gives_no_id_twice() {
+    let app = TestApp::start().await;
+    let create = async |who| {
+        let mut ids = Vec::new();
+        for number in 0..50 {
+            ids.push(app.create(who, &number.to_string()).await);
+        }
+        ids
+    };
+    let (contoso_admin, contoso_editor, fabrikam) =
+        tokio::join!(create((CONTOSO, ADMIN)), create((CONTOSO, EDITOR)), create((FABRIKAM, ADMIN)));
+    let mut contoso = [contoso_admin, contoso_editor].concat();
+    contoso.sort_unstable();
+    assert_eq!(contoso, (1..=100).collect::<Vec<_>>());
+    assert_eq!(fabrikam, (1..=50).collect::<Vec<_>>());
+    assert_eq!(app.titles((CONTOSO, ADMIN)).await.len(), 100);
+}
+
+#[tokio::test]
+async fn what_never_existed_and_what_is_anothers_look_the_same() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, ADMIN), "an admin's").await;
+    for title in ["1", "2", "3"] {
+        app.create((FABRIKAM, ADMIN), title).await;
+    }
+    let patch = async |id: u64| {
+        app.send_as(
+            (CONTOSO, EDITOR),
+            Method::PATCH,
+            &format!("/api/tasks/{id}"),
+            Some(json!({ "title": "x" })),
+        )
+        .await
+    };
+    let (another_users, another_tenants, nobodys) = (patch(1).await, patch(3).await, patch(99).await);
+    for answer in [&another_users, &another_tenants, &nobodys] {
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (StatusCode::NOT_FOUND, r#"{"detail":"Task not found"}"#)
+        );
+        let names =
+            |answer: &Answer| answer.headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(answer), names(&nobodys));
+    }
+}
+
+/// The same person, by every name but `oid`, in another tenant or under another `oid` is
+/// someone else.
+#[tokio::test]
+async fn a_person_is_tenant_and_oid_and_nothing_else() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, EDITOR), "mine").await;
+    let token = app.entra.v1(CONTOSO, EDITOR).with("oid", READER.oid(CONTOSO)).sign();
+    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "[]"));
+
+    let token = app.entra.v1(FABRIKAM, EDITOR).with("oid", EDITOR.oid(CONTOSO)).sign();
+    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "[]"));
+
+    let token = app.entra.v1(CONTOSO, READER).with("oid", EDITOR.oid(CONTOSO)).with("sub", "another").sign();
+    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    assert_eq!(answer.json()[0]["title"], "mine");
+}

@@ -1,0 +1,156 @@
+//! Signing keys: which are used, and what happens when they cannot be had.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{
+    app::TestApp,
+    entra::Behaviour,
+    people::{ADMIN, CONTOSO, FABRIKAM},
+    tokens::SigningKey,
+};
+
+#[tokio::test]
+async fn keys_are_fetched_once_for_each_tenant() {
+    let app = TestApp::start().await;
+    for _ in 0..3 {
+        for organisation in [CONTOSO, FABRIKAM] {
+            assert_eq!(app.me(&app.entra.v1(organisation, ADMIN).sign()).await.status, StatusCode::OK);
+        }
+    }
+    assert_eq!((app.entra.fetches(CONTOSO), app.entra.fetches(FABRIKAM)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_with_one_fetch_and_the_old_one_is_kept() {
+    let app = TestApp::start().await;
+    let old = app.entra.v1(CONTOSO, ADMIN).sign();
+    assert_eq!(app.me(&old).await.status, StatusCode::OK);
+
+    // Entra's documents drop keys and bring them back: the old key may not suffer for it.
+    app.entra.publish(CONTOSO, &[SigningKey::third().jwk()]);
+    let new = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::third()).sign();
+    assert_eq!(app.me(&new).await.status, StatusCode::OK);
+    assert_eq!(app.me(&old).await.status, StatusCode::OK);
+    assert_eq!(app.entra.fetches(CONTOSO), 2);
+}
+
+#[tokio::test]
+async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
+    let good = SigningKey::first().jwk();
+    let changed = |member: &str, value: Value| {
+        let mut key = good.clone();
+        key[member] = value;
+        key
+    };
+    let without = |member: &str| {
+        let mut key = good.clone();
+        key.as_object_mut().unwrap().remove(member);
+        key
+    };
+    let ours = format!("https://login.microsoftonline.com/{}/v2.0", CONTOSO.tenant);
+    let theirs = format!("https://login.microsoftonline.com/{}/v2.0", FABRIKAM.tenant);
+    let personal = "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0";
+
+    let app = TestApp::start().await;
+    let at_the_authority = format!("{}/{{tenantid}}/v2.0", app.entra.authority);
+    for (case, key, used) in [
+        ("as published", good.clone(), true),
+        (
+            "the other spelling",
+            changed("issuer", json!("https://login.microsoftonline.com/{tenantId}/v2.0")),
+            true,
+        ),
+        ("the tenant's own id", changed("issuer", json!(ours)), true),
+        ("the configured authority", changed("issuer", json!(at_the_authority)), true),
+        ("no issuer, on loopback", without("issuer"), true),
+        ("RS256 by name", changed("alg", json!("RS256")), true),
+        ("the public cloud by name", changed("cloud_instance_name", json!("microsoftonline.com")), true),
+        ("another tenant's", changed("issuer", json!(theirs)), false),
+        ("personal accounts'", changed("issuer", json!(personal)), false),
+        ("another host's", changed("issuer", json!("https://login.example/{tenantid}/v2.0")), false),
+        ("the version 1 issuer", changed("issuer", json!("https://sts.windows.net/{tenantid}/")), false),
+        ("another cloud's", changed("cloud_instance_name", json!("microsoftonline.us")), false),
+        ("for encryption", changed("use", json!("enc")), false),
+        ("for nothing in particular", without("use"), false),
+        ("another algorithm", changed("alg", json!("RS512")), false),
+        ("not RSA", changed("kty", json!("EC")), false),
+        ("1024 bits", changed("n", json!(&good["n"].as_str().unwrap()[..171])), false),
+        ("no modulus", without("n"), false),
+        ("no exponent", without("e"), false),
+        ("not an object", json!("key"), false),
+    ] {
+        let app = TestApp::start().await;
+        let key = match (&key["issuer"], case) {
+            // Each service has an authority of its own.
+            (_, "the configured authority") => {
+                changed("issuer", json!(format!("{}/{{tenantid}}/v2.0", app.entra.authority)))
+            }
+            _ => key,
+        };
+        app.entra.publish(CONTOSO, &[key, SigningKey::second().jwk()]);
+        let other = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::second());
+        assert_eq!(app.me(&other.sign()).await.status, StatusCode::OK, "{case}: the key beside it");
+        let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
+        let expected = if used { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        assert_eq!(answer.status, expected, "{case}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
+    let hundred_and_one: Vec<_> = (0..101).map(|n| SigningKey::first().named(&n.to_string()).jwk()).collect();
+    let first = SigningKey::first().jwk();
+    let padded = json!({ "keys": [first], "padding": "p".repeat(256 * 1024) }).to_string();
+    for behaviour in [
+        Behaviour::Fail(500),
+        Behaviour::Fail(404),
+        Behaviour::Fail(204),
+        Behaviour::RedirectTo(FABRIKAM),
+        Behaviour::Bytes(b"<html>proxy login</html>".to_vec()),
+        Behaviour::Bytes(br#"{"keys":[]}"#.to_vec()),
+        Behaviour::Bytes(br#"{"keys":{}}"#.to_vec()),
+        Behaviour::Bytes(json!({ "keys": hundred_and_one }).to_string().into_bytes()),
+        Behaviour::Bytes(padded.into_bytes()),
+    ] {
+        let app = TestApp::start().await;
+        app.entra.behave(CONTOSO, behaviour.clone());
+        let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{behaviour:.60?}");
+        assert_eq!(answer.detail(), "Signing keys are unavailable, try again later");
+        let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
+        // The other tenant does not notice.
+        assert_eq!(app.me(&app.entra.v1(FABRIKAM, ADMIN).sign()).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
+    let app = TestApp::start().await;
+    let good = app.entra.v1(CONTOSO, ADMIN).sign();
+    assert_eq!(app.me(&good).await.status, StatusCode::OK);
+
+    let impostor = SigningKey::second().named(&SigningKey::first().key_id);
+    app.entra.publish(CONTOSO, &[impostor.jwk(), SigningKey::third().jwk()]);
+    let new = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::third());
+    assert_eq!(app.me(&new.sign()).await.status, StatusCode::OK, "the document was read");
+    let forged = app.entra.v1(CONTOSO, ADMIN).signed_by(impostor);
+    assert_eq!(app.me(&forged.sign()).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(app.me(&good).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_token_that_expires_while_its_key_is_fetched_is_refused() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(std::time::Duration::from_millis(300)));
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let clock = app.clock.clone();
+    let (answer, ()) = tokio::join!(app.me(&token), async {
+        while app.entra.fetches(CONTOSO) == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.step(std::time::Duration::from_hours(2));
+    });
+    assert_eq!((answer.status, answer.detail()), (StatusCode::UNAUTHORIZED, "Token has expired".into()));
+}

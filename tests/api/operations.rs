@@ -1,0 +1,245 @@
+//! The binary as an operator meets it: starting, logging, stopping.
+
+#![expect(clippy::disallowed_methods, reason = "how long a stop takes is measured in real time")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::support::{
+    app::{TestApp, answer},
+    people::{ADMIN, CONTOSO},
+};
+
+/// The binary, running in an empty folder with nothing but these settings.
+struct Service {
+    process: Child,
+    address: String,
+    log: Option<thread::JoinHandle<String>>,
+    _directory: tempfile::TempDir,
+}
+
+fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
+    command.current_dir(&directory).env_clear().envs(settings.iter().copied()).stderr(Stdio::piped());
+    (command, directory)
+}
+
+impl Service {
+    fn start(settings: &[(&str, &str)]) -> Self {
+        let minimal = [
+            ("AZURE_API_CLIENT_ID", "a0a0a0a0-0000-4000-8000-00000000a0a0"),
+            ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+            ("PORT", "0"),
+            ("LOG_FORMAT", "json"),
+        ];
+        let (mut command, directory) = command(&[&minimal, settings].concat());
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the service ended before it listened");
+            let line: Value = serde_json::from_str(&line).expect("a line of JSON");
+            if let Some(address) = line["fields"]["address"].as_str() {
+                break address.to_owned();
+            }
+        };
+        let log = thread::spawn(move || {
+            let mut rest = String::new();
+            lines.read_to_string(&mut rest).unwrap();
+            rest
+        });
+        Self { process, address, log: Some(log), _directory: directory }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end and gives status and log.
+    fn finish(mut self) -> (ExitStatus, String) {
+        let status = self.process.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+}
+
+/// A test that fails leaves no process behind.
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts the binary with settings it should refuse.
+fn refused(settings: &[(&str, &str)]) -> (Output, String) {
+    let (mut command, _directory) = command(settings);
+    let output = command.output().unwrap();
+    let message = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, message)
+}
+
+#[test]
+fn started_with_nothing_set_it_says_what_to_do() {
+    let (output, message) = refused(&[]);
+    assert!(!output.status.success());
+    assert_eq!(message.lines().count(), 1, "{message}");
+    for hint in ["AZURE_API_CLIENT_ID", "./setup.sh", "cargo run --example sandbox"] {
+        assert!(message.contains(hint), "{hint}: {message}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_ends_the_start_with_one_sentence() {
+    let (output, message) = refused(&[("AZURE_API_CLIENT_ID", "s3cret")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(message, "tenant-tasks: AZURE_API_CLIENT_ID must be the GUID of the API's app registration\n");
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (output, message) = refused(&[
+        ("AZURE_API_CLIENT_ID", "a0a0a0a0-0000-4000-8000-00000000a0a0"),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("PORT", &port),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains(&format!("HOST and PORT: cannot listen on 127.0.0.1:{port}")), "{message}");
+}
+
+#[test]
+fn settings_are_read_from_a_file_too_and_the_environment_wins() {
+    let (mut command, directory) = command(&[("PORT", "not a port")]);
+    let file = format!(
+        "AZURE_API_CLIENT_ID=a0a0a0a0-0000-4000-8000-00000000a0a0\nAZURE_HOME_TENANT_ID={}\nPORT=0\n",
+        CONTOSO.tenant
+    );
+    std::fs::write(directory.path().join(".env"), file).unwrap();
+    let message = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert_eq!(message, "tenant-tasks: PORT must be a whole number from 0 to 65535\n");
+}
+
+#[test]
+fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean() {
+    for signal in ["-TERM", "-INT"] {
+        let service = Service::start(&[]);
+        let mut idle = service.connect();
+        let mut busy = service.connect();
+        let body = br#"{"title":"x"}"#;
+        let head = format!(
+            "POST /api/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        // Without a token the service answers before the body; ask it to wait for one.
+        busy.write_all(head.replace("POST /api/tasks", "GET /health").as_bytes()).unwrap();
+        busy.write_all(&body[..5]).unwrap();
+        let mut byte = [0];
+        busy.read_exact(&mut byte).unwrap();
+
+        let started = Instant::now();
+        service.signal(signal);
+        // An idle connection is closed at once, and no new one is accepted.
+        assert_eq!(idle.read(&mut byte).unwrap(), 0, "{signal}: the idle connection is closed");
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(r#"{"status":"healthy"}"#), "{signal}: {answer}");
+        let (status, log) = service.finish();
+        assert!(status.success(), "{signal}: {status}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{signal}: {:?}", started.elapsed());
+        assert!(log.contains("stopping"), "{log}");
+    }
+}
+
+#[test]
+fn a_request_that_never_ends_delays_a_stop_by_ten_seconds_at_most() {
+    let service = Service::start(&[]);
+    let mut half_sent = service.connect();
+    half_sent.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
+    // An answer on another connection proves that this one has been accepted before it.
+    let mut probe = service.connect();
+    probe.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    probe.read_to_string(&mut String::new()).unwrap();
+
+    let started = Instant::now();
+    service.signal("-TERM");
+    let (status, _) = service.finish();
+    assert!(status.success(), "{status}");
+    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_token_never_reaches_the_log() {
+    let service = Service::start(&[("RUST_LOG", "trace")]);
+    let token = "eyJzZWNyZXQiOiJ0b2tlbiJ9.eyJ0aWQiOiJzZWNyZXQifQ.c2VjcmV0";
+    for request in [
+        format!(
+            "GET /api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ),
+        format!("GET /api/tasks/{token} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        format!("GET /api/tasks?access_token={token} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        format!("GET /{token} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: {token}\r\n\r\n"),
+    ] {
+        let mut stream = service.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(!answer.contains("eyJ"), "{answer}");
+    }
+    service.signal("-TERM");
+    let (_, log) = service.finish();
+    assert!(log.lines().count() >= 4, "{log}");
+    assert!(!log.contains("eyJ") && !log.contains("c2VjcmV0"), "{log}");
+}
+
+#[tokio::test]
+async fn every_answer_carries_a_request_id_of_our_own() {
+    let app = TestApp::start().await;
+    let mut seen = std::collections::HashSet::new();
+    for path in ["/health", "/api/me", "/nowhere"] {
+        let request = app.request(Method::GET, path).header("x-request-id", "chosen by the caller");
+        let answer = answer(request).await;
+        let id = answer.header("x-request-id").expect("a request id").to_owned();
+        assert_eq!(id.len(), 36, "{id}");
+        assert!(seen.insert(id));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_arrives_is_answered_in_time() {
+    let app = TestApp::start().await;
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let address = app.address.trim_start_matches("http://").to_owned();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head = format!(
+            "POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.ends_with(r#"{"detail":"The request took too long"}"#), "{answer}");
+    assert_eq!(app.send(Method::GET, "/health", None, None).await.status, StatusCode::OK);
+}

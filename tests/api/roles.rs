@@ -1,0 +1,152 @@
+//! Who may call what: every route, every person, against their own task, another's, and
+//! another organisation's.
+
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{
+    app::TestApp,
+    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NOROLE, PEOPLE, Person, READER},
+};
+
+const NOT_FOUND: &str = r#"{"detail":"Task not found"}"#;
+
+/// Statuses for admin, editor, reader, norole.
+type Row = [u16; 4];
+
+/// The access matrix, one row for each method and task.
+const MATRIX: [(&str, &str, Row); 10] = [
+    // method  whose task        admin editor reader norole
+    ("GET", "me", [200, 200, 200, 200]),
+    ("GET", "list", [200, 200, 200, 403]),
+    ("POST", "list", [200, 200, 403, 403]),
+    ("PATCH", "own", [200, 200, 403, 403]),
+    ("PATCH", "another's", [200, 404, 403, 403]),
+    ("PATCH", "another tenant's", [404, 404, 403, 403]),
+    ("DELETE", "own", [200, 403, 403, 403]),
+    ("DELETE", "another's", [200, 403, 403, 403]),
+    ("DELETE", "another tenant's", [200, 403, 403, 403]),
+    ("DELETE", "nobody's", [200, 403, 403, 403]),
+];
+
+#[tokio::test]
+async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
+    for (method, target, row) in MATRIX {
+        for (person, expected) in PEOPLE.into_iter().zip(row) {
+            let app = TestApp::start().await;
+            let path = match target {
+                "me" => "/api/me".to_owned(),
+                "list" => "/api/tasks".to_owned(),
+                _ => format!("/api/tasks/{}", prepare(&app, person, target).await),
+            };
+            let body = match method {
+                "POST" | "PATCH" => Some(json!({ "title": "changed" })),
+                _ => None,
+            };
+            let case = format!("{method} {target} as {}", person.name);
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+
+            let answer = app.send_as((CONTOSO, person), method.clone(), &path, body).await;
+            assert_eq!(answer.status.as_u16(), expected, "{case}: {}", answer.body);
+            if expected == 404 {
+                assert_eq!(answer.body, NOT_FOUND, "{case}");
+            }
+            // Whatever was answered, the other organisation's task is as it was.
+            if target == "another tenant's" {
+                assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["filler 1", "filler 2", "task"], "{case}");
+            }
+        }
+    }
+}
+
+/// Makes a task in the way a row says and gives its id, which exists in no other tenant.
+async fn prepare(app: &TestApp, person: Person, target: &str) -> u64 {
+    let other = if person == ADMIN { EDITOR } else { ADMIN };
+    match target {
+        // A reader cannot create: they had the Editor role when they did.
+        "own" => create_as_editor(app, person).await,
+        "another's" => app.create((CONTOSO, other), "task").await,
+        "another tenant's" => {
+            for title in ["filler 1", "filler 2"] {
+                app.create((FABRIKAM, ADMIN), title).await;
+            }
+            app.create((FABRIKAM, ADMIN), "task").await
+        }
+        _ => 1,
+    }
+}
+
+async fn create_as_editor(app: &TestApp, person: Person) -> u64 {
+    let token = app.entra.v1(CONTOSO, person).with("roles", json!(["Editor"])).sign();
+    let body = Some(json!({ "title": "task" }));
+    let answer = app.send(Method::POST, "/api/tasks", Some(&token), body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    answer.json()["id"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_missing_role_is_named_with_the_roles_one_has() {
+    let app = TestApp::start().await;
+    for (person, method, path, detail) in [
+        (
+            READER,
+            Method::POST,
+            "/api/tasks",
+            "Insufficient permissions. Required: Admin, Editor. Your roles: Reader",
+        ),
+        (
+            NOROLE,
+            Method::GET,
+            "/api/tasks",
+            "Insufficient permissions. Required: Admin, Editor, Reader. Your roles: none",
+        ),
+        (
+            EDITOR,
+            Method::DELETE,
+            "/api/tasks/1",
+            "Insufficient permissions. Required: Admin. Your roles: Editor",
+        ),
+    ] {
+        let answer = app.send_as((CONTOSO, person), method, path, None).await;
+        assert_eq!((answer.status, answer.detail().as_str()), (StatusCode::FORBIDDEN, detail));
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""), "{challenge}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_counts_only_if_spelled_exactly() {
+    let app = TestApp::start().await;
+    for roles in [json!(["admin"]), json!(["Admin "]), json!(["Administrator"]), json!([])] {
+        let token = app.entra.v1(CONTOSO, ADMIN).with("roles", roles.clone()).sign();
+        let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{roles}");
+    }
+}
+
+#[tokio::test]
+async fn someone_with_two_roles_has_the_greater_one() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, EDITOR), "somebody else's").await;
+    let token = app.entra.v1(CONTOSO, READER).with("roles", json!(["Reader", "Admin"])).sign();
+    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    assert_eq!(answer.json()[0]["title"], "somebody else's");
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_gets_in_nowhere_but_health() {
+    let app = TestApp::start().await;
+    for (method, path) in [
+        (Method::GET, "/api/me"),
+        (Method::GET, "/api/tasks"),
+        (Method::POST, "/api/tasks"),
+        (Method::PATCH, "/api/tasks/1"),
+        (Method::DELETE, "/api/tasks/1"),
+    ] {
+        let answer = app.send(method.clone(), path, None, None).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
+        assert_eq!(answer.body, r#"{"detail":"Not authenticated"}"#);
+    }
+    let health = app.send(Method::GET, "/health", None, None).await;
+    assert_eq!((health.status, health.body.as_str()), (StatusCode::OK, r#"{"status":"healthy"}"#));
+}
