@@ -196,3 +196,59 @@ fn parse_unsigned(text: Option<String>) -> Result<Vec<u8>, RefusedKey> {
 fn bit_length(unsigned: &[u8]) -> usize {
     unsigned.first().map_or(0, |first| unsigned.len() * 8 - first.leading_zeros() as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+
+    fn parse(document: &Value) -> SigningKeys {
+        let authority = Authority::parse(Authority::PUBLIC).unwrap();
+        let document = serde_json::to_vec(document).unwrap();
+        SigningKeys::parse(&document, &authority, TENANT.parse().unwrap()).unwrap()
+    }
+
+    /// The ids of the keys that are not only for personal accounts.
+    fn ids_of_organisations(document: &Value) -> Vec<&str> {
+        let keys = document["keys"].as_array().unwrap().iter();
+        let keys = keys.filter(|key| key["issuer"] == "https://login.microsoftonline.com/{tenantid}/v2.0");
+        keys.map(|key| key["kid"].as_str().unwrap()).collect()
+    }
+
+    fn assert_no_key_is_lost(document: &Value) {
+        let parsed = parse(document);
+        let kept: Vec<_> = parsed.keys.iter().map(|(key_id, _)| &*key_id.0).collect();
+        assert_eq!(kept, ids_of_organisations(document));
+        let count = document["keys"].as_array().unwrap().len();
+        assert_eq!(parsed.refused, vec![RefusedKey::Issuer; count - kept.len()]);
+    }
+
+    #[test]
+    fn of_a_recorded_document_only_the_keys_of_personal_accounts_are_left_out() {
+        let excerpt = include_str!("../../tests/support/entra-keys-excerpt.json");
+        let document = serde_json::from_str(excerpt).unwrap();
+        assert_eq!(ids_of_organisations(&document).len(), 2);
+        assert_no_key_is_lost(&document);
+    }
+
+    /// A longer record is not shipped: `ENTRA_KEYS_HISTORY` names a file of one.
+    #[test]
+    fn of_a_recorded_history_no_document_loses_a_key() {
+        #[expect(clippy::disallowed_methods, reason = "where the record is, is no setting of the service")]
+        let Ok(path) = std::env::var("ENTRA_KEYS_HISTORY") else {
+            eprintln!("left out: ENTRA_KEYS_HISTORY names no record of keys documents");
+            return;
+        };
+        let history: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let documents = history["documents"].as_array().unwrap();
+        assert!(!documents.is_empty());
+        for document in documents {
+            let indexes = document[1].as_array().unwrap().iter();
+            let keys =
+                indexes.map(|index| &history["keys"][usize::try_from(index.as_u64().unwrap()).unwrap()]);
+            assert_no_key_is_lost(&serde_json::json!({ "keys": keys.collect::<Vec<_>>() }));
+        }
+        eprintln!("{} documents, no key lost", documents.len());
+    }
+}
