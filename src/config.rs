@@ -4,7 +4,7 @@
 //! the wrong place.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     env::{self, VarError},
     fs, io,
     path::Path,
@@ -17,12 +17,12 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Authority, Tenants, verifier::TokenPolicy},
+    auth::{Access, Authority, KeyId, Tenants, verifier::TokenPolicy},
     ids::{TenantId, parse_guid},
 };
 
 /// Every variable the service reads.
-pub const VARIABLES: [&str; 13] = [
+pub const VARIABLES: [&str; 14] = [
     "AZURE_API_CLIENT_ID",
     "AZURE_HOME_TENANT_ID",
     "ALLOWED_TENANT_IDS",
@@ -30,6 +30,7 @@ pub const VARIABLES: [&str; 13] = [
     "ALLOWED_ORIGINS",
     "AZURE_AUTHORITY_HOST",
     "REQUIRED_SCOPE",
+    "REVOKED_KEY_IDS",
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -41,8 +42,10 @@ pub const VARIABLES: [&str; 13] = [
 /// Everything an operator can choose, parsed.
 #[derive(Debug)]
 pub struct Config {
-    /// Which tokens are accepted, and from whom.
+    /// Which tokens are accepted.
     pub tokens: TokenPolicy,
+    /// Who may come in: the part that is read again while the service runs.
+    pub access: Access,
     /// Where single-page apps that may call the API are served from.
     pub allowed_origins: Vec<HeaderValue>,
     /// The address or name to listen on.
@@ -133,10 +136,10 @@ impl Config {
         Ok(Self {
             tokens: TokenPolicy {
                 client_id: settings.client_id()?,
-                tenants: settings.tenants()?,
                 authority: settings.authority()?,
                 required_scope: settings.required_scope()?,
             },
+            access: Access { tenants: settings.tenants()?, revoked_keys: settings.revoked_keys()? },
             allowed_origins: settings.allowed_origins()?,
             host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
             port: settings.port()?,
@@ -215,10 +218,18 @@ impl Settings<'_> {
         }
     }
 
+    fn revoked_keys(&self) -> Result<HashSet<KeyId>, ConfigError> {
+        const VARIABLE: &str = "REVOKED_KEY_IDS";
+        let key_ids = entries(self.value(VARIABLE).unwrap_or_default()).map(KeyId::parse);
+        let key_ids: Option<_> = key_ids.collect();
+        key_ids.ok_or_else(|| {
+            invalid(VARIABLE, "must list key ids of at most 128 characters, separated by commas")
+        })
+    }
+
     fn allowed_origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
         let list = self.value("ALLOWED_ORIGINS").unwrap_or("http://localhost:3000");
-        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        entries.enumerate().map(|(index, entry)| parse_origin(index, entry)).collect()
+        entries(list).enumerate().map(|(index, entry)| parse_origin(index, entry)).collect()
     }
 
     fn port(&self) -> Result<u16, ConfigError> {
@@ -246,9 +257,12 @@ fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { variable, problem: problem.into() }
 }
 
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
 fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
-    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let tenants = entries.enumerate().map(|(index, entry)| {
+    let tenants = entries(list).enumerate().map(|(index, entry)| {
         entry.parse().map_err(|_| {
             invalid(
                 "ALLOWED_TENANT_IDS",

@@ -15,9 +15,10 @@ use axum::{
 };
 use serde::Serialize;
 use thiserror::Error;
+use tracing::Span;
 
 use crate::{
-    auth::{AuthError, InvalidToken, Role},
+    auth::{AuthError, InvalidToken, NotReady, Role},
     tasks::{
         input::{FieldError, InputError, MAX_BODY_BYTES},
         store::StoreError,
@@ -26,6 +27,9 @@ use crate::{
 
 /// When a client may try again after the store failed.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// When a probe may ask again whether the service is ready.
+const READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Anything that keeps a request from its answer.
 #[derive(Debug, Error)]
@@ -42,6 +46,9 @@ pub enum ApiError {
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Requests could not be served now.
+    #[error("not ready: {0}")]
+    NotReady(#[from] NotReady),
     /// No route has this path.
     #[error("no such route")]
     RouteNotFound,
@@ -102,6 +109,10 @@ impl ApiError {
             Self::Store(StoreError::Unavailable(_)) => {
                 Refusal::unavailable("Tasks are unavailable, try again later", STORE_RETRY_AFTER)
             }
+            Self::NotReady(NotReady::NoKeys) => Refusal::unavailable(
+                "The signing keys of no allowed organisation are at hand yet",
+                READY_RETRY_AFTER,
+            ),
             Self::RouteNotFound => Refusal::new(StatusCode::NOT_FOUND, "Not Found"),
             Self::MethodNotAllowed => Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
             Self::Timeout => Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request took too long"),
@@ -167,7 +178,7 @@ fn description(reason: InvalidToken) -> &'static str {
         InvalidToken::Expired => "Token has expired",
         InvalidToken::NotYetValid => "Token is not valid yet",
         InvalidToken::Claim(_) => "Token lacks a required claim or has one of the wrong type",
-        InvalidToken::UnknownKey => "Unable to find signing key",
+        InvalidToken::UnknownKey | InvalidToken::RevokedKey => "Unable to find signing key",
         InvalidToken::Signature => "Token signature is invalid",
     }
 }
@@ -221,8 +232,17 @@ impl Challenge {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
-            tracing::error!(%error, "the task store failed");
+        match &self {
+            Self::Auth(error) => {
+                Span::current().record("reason", error.reason());
+            }
+            Self::Store(error) => tracing::error!(%error, "the task store failed"),
+            Self::Input(_)
+            | Self::TaskNotFound
+            | Self::NotReady(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::Timeout => {}
         }
         let refusal = self.refusal();
         let body = RefusalBody { detail: &refusal.detail, errors: &refusal.errors };

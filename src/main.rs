@@ -1,17 +1,25 @@
 //! Reads the configuration, builds the parts, serves, stops.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use tenant_tasks::{
     auth::Verifier,
     clock::SystemClock,
     config::{self, Config},
     logging,
+    reload::Reloader,
     routes::{self, AppState},
     server,
     tasks::store::Tasks,
 };
 use tokio::net::TcpListener;
+
+/// Where `.env` is looked for.
+const DIRECTORY: &str = ".";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -25,18 +33,22 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::parse(&config::read_variables(Path::new("."))?)?;
+    let stop = server::stop_signal()?;
+    let reloader = Reloader::new(PathBuf::from(DIRECTORY))?;
+    let config = Config::parse(&config::read_variables(Path::new(DIRECTORY))?)?;
     logging::start(config.log_filter, config.log_format);
 
-    let verifier = Arc::new(Verifier::new(config.tokens, Arc::new(SystemClock))?);
-    let state = AppState { verifier, tasks: Tasks::in_memory() };
+    let verifier = Arc::new(Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?);
+    let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
     let app = routes::router(state, &config.allowed_origins);
 
-    let stop = server::stop_signal()?;
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(|error| {
         format!("HOST and PORT: cannot listen on {}:{}: {error}", config.host, config.port)
     })?;
     tracing::info!(address = %listener.local_addr()?, "listening");
+
+    tokio::spawn(reloader.run(Arc::clone(&verifier)));
+    tokio::spawn(async move { verifier.keep_keys_fresh().await });
     server::serve(listener, app, stop).await;
     Ok(())
 }

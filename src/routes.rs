@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRef, MatchedPath, Request},
+    extract::{DefaultBodyLimit, FromRef, MatchedPath, Request, State},
     http::{
         HeaderName, HeaderValue, Method,
         header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -21,7 +21,7 @@ use tower_http::{
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::{DefaultOnResponse, TraceLayer},
 };
-use tracing::{Level, Span};
+use tracing::{Level, Span, field::Empty};
 
 use crate::{
     auth::{Principal, Verifier},
@@ -51,6 +51,7 @@ pub struct AppState {
 pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
     Router::new()
         .route("/health", get(health))
+        .route("/ready", get(ready))
         .route("/api/me", get(me))
         .route("/api/tasks", get(handlers::list).post(handlers::create))
         .route("/api/tasks/{id}", patch(handlers::update).delete(handlers::remove))
@@ -74,6 +75,12 @@ pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
 /// `GET /health`: the process is alive; says nothing of what it depends on.
 async fn health() -> Json<Health> {
     Json(Health { status: "healthy" })
+}
+
+/// `GET /ready`: requests can be served, or what is missing.
+async fn ready(State(verifier): State<Arc<Verifier>>) -> Result<Json<Health>, ApiError> {
+    verifier.readiness()?;
+    Ok(Json(Health { status: "ready" }))
 }
 
 /// `GET /api/me`: who the service takes the caller for.
@@ -107,11 +114,11 @@ async fn drop_request_id(mut request: Request) -> Request {
 }
 
 /// Names the route, not the path or the query: those are the caller's to fill, with a token
-/// if they are careless.
+/// if they are careless. `tid` is the tenant a token claims, `reason` why it was refused.
 fn request_span(request: &Request) -> Span {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    tracing::info_span!("request", id, method = %request.method(), route)
+    tracing::info_span!("request", id, method = %request.method(), route, tid = Empty, reason = Empty)
 }
 
 impl FromRef<AppState> for Arc<Verifier> {

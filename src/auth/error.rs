@@ -47,6 +47,46 @@ pub enum AuthError {
     },
 }
 
+impl AuthError {
+    /// The reason as one word of a closed set, for logs and counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::MissingToken => "missing_token",
+            Self::MalformedCredentials => "malformed_credentials",
+            Self::InvalidToken(invalid) => invalid.reason(),
+            Self::TenantNotAllowed(_) => "tenant_not_allowed",
+            Self::AppOnly => "app_only",
+            Self::MissingScope(_) => "missing_scope",
+            Self::MissingRole { .. } => "missing_role",
+            Self::KeysUnavailable { .. } => "keys_unavailable",
+        }
+    }
+}
+
+impl InvalidToken {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::DuplicateMember => "duplicate_member",
+            Self::Algorithm => "algorithm",
+            Self::UnsupportedHeader => "unsupported_header",
+            Self::KeyId => "key_id",
+            Self::MissingTenant => "missing_tenant",
+            Self::MalformedTenant => "malformed_tenant",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Claim(_) => "claim",
+            Self::UnknownKey => "unknown_key",
+            Self::RevokedKey => "revoked_key",
+            Self::Signature => "signature",
+        }
+    }
+}
+
 /// What is wrong with a token: a closed set, so that logs and counters stay bounded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum InvalidToken {
@@ -92,6 +132,9 @@ pub enum InvalidToken {
     /// The tenant publishes no key with the token's key id.
     #[error("an unknown key id")]
     UnknownKey,
+    /// The operator has revoked the key.
+    #[error("a revoked key")]
+    RevokedKey,
     /// The signature does not match.
     #[error("a wrong signature")]
     Signature,

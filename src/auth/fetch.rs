@@ -39,6 +39,13 @@ pub(super) enum FetchError {
     Document(#[from] BadDocument),
 }
 
+impl FetchError {
+    /// Whether this is how Entra answers for a tenant that does not exist.
+    pub(super) fn is_absent_tenant(&self) -> bool {
+        matches!(self, Self::Status(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND))
+    }
+}
+
 impl KeySource {
     /// # Errors
     ///

@@ -23,7 +23,7 @@ const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The name of a signing key: the `kid` of a token's header and of a published key.
 #[derive(Clone, Eq, Hash, PartialEq)]
-pub(super) struct KeyId(Box<str>);
+pub struct KeyId(Box<str>);
 
 /// A public key that a tenant's tokens are signed with.
 pub(super) struct SigningKey {
@@ -35,6 +35,8 @@ pub(super) struct SigningKey {
 pub(super) struct SigningKeys {
     pub(super) keys: Vec<(KeyId, SigningKey)>,
     pub(super) refused: Vec<RefusedKey>,
+    /// How many of the keys do not say whose they are: only a stand-in's may.
+    pub(super) without_issuer: usize,
 }
 
 /// Why a published key is not used.
@@ -102,15 +104,18 @@ impl SigningKeys {
         if document.keys.len() > MAX_KEYS {
             return Err(BadDocument::TooManyKeys);
         }
-        let mut keys = Vec::new();
-        let mut refused = Vec::new();
+        let mut parsed = Self { keys: Vec::new(), refused: Vec::new(), without_issuer: 0 };
         for key in document.keys {
+            let has_issuer = key.get("issuer").is_some();
             match parse_key(key, authority, tenant) {
-                Ok(key) => keys.push(key),
-                Err(reason) => refused.push(reason),
+                Ok(key) => {
+                    parsed.keys.push(key);
+                    parsed.without_issuer += usize::from(!has_issuer);
+                }
+                Err(reason) => parsed.refused.push(reason),
             }
         }
-        if keys.is_empty() { Err(BadDocument::NoUsableKey) } else { Ok(Self { keys, refused }) }
+        if parsed.keys.is_empty() { Err(BadDocument::NoUsableKey) } else { Ok(parsed) }
     }
 }
 
@@ -119,7 +124,8 @@ impl KeyId {
     const MAX_CHARS: usize = 128;
 
     /// Parses a key id; `None` if it is empty or too long.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         (1..=Self::MAX_CHARS).contains(&text.chars().count()).then(|| Self(text.into()))
     }
 }

@@ -1,95 +1,167 @@
-//! Each tenant's signing keys, cached.
+//! The signing keys of all tenants, cached.
 //!
-//! Keys are merged by key id and never given up for a new document. An unknown key id
-//! causes one fetch.
+//! Callers whose key is at hand never wait. One whose key is not waits for one fetch, unless
+//! the tenant's allowance is spent; keys at hand are never given up for it. In open mode
+//! strangers can name any tenant, so those nobody has yet proven to belong to have a small
+//! place of their own, few fetches between them, and push out only one another.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use dashmap::DashMap;
-use tokio::sync::Mutex;
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 
 use super::{
+    allowance::{Allowance, Limit},
     authority::Authority,
     error::{AuthError, InvalidToken},
     fetch::KeySource,
-    jwks::{KeyId, SigningKey, SigningKeys},
+    jwks::{KeyId, SigningKey},
+    tenant_keys::{Admission, Flight, NoKey, TenantKeys},
+    tenants::Tenants,
 };
-use crate::ids::TenantId;
+use crate::{clock::Clock, ids::TenantId};
 
-/// When it is worth trying again after a failed fetch.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Refreshes under way at the same time.
+const MAX_REFRESHES: usize = 16;
 
-/// The signing keys of every tenant seen so far.
+/// Fetches under way at the same time for tenants of strangers, and how many may start.
+const MAX_STRANGER_FETCHES: usize = 16;
+const STRANGER_FETCHES: Limit =
+    Limit { burst: 20, interval: Duration::from_millis(200), spacing: Duration::ZERO };
+
+/// Tenants of strangers that are remembered, with keys or as having none.
+const MAX_STRANGERS: usize = 1000;
+
+/// Known tenants in open mode, each with a token that was once verified; and how long one is
+/// known after its last token.
+const MAX_KNOWN_IN_OPEN_MODE: usize = 10_000;
+const KNOWN_FOR: Duration = Duration::from_hours(24);
+
+/// When to try again if only too many others were in the way.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// The signing keys of every tenant.
 pub(super) struct KeyCache {
-    source: KeySource,
-    tenants: DashMap<TenantId, Arc<TenantKeys>>,
-}
-
-#[derive(Default)]
-struct TenantKeys {
-    keys: RwLock<HashMap<KeyId, Arc<SigningKey>>>,
-    /// Held while keys are fetched: one fetch at a time, and those who waited look again first.
-    fetching: Mutex<()>,
+    source: Arc<KeySource>,
+    clock: Arc<dyn Clock>,
+    /// The listed tenants; in open mode those of whom a token has been verified.
+    known: DashMap<TenantId, Arc<TenantKeys>>,
+    strangers: Cache<TenantId, Arc<TenantKeys>>,
+    refreshes: Arc<Semaphore>,
+    stranger_fetches: Arc<Semaphore>,
+    stranger_allowance: Mutex<Allowance>,
 }
 
 impl KeyCache {
     /// # Errors
     ///
     /// When the system offers no TLS.
-    pub(super) fn new(authority: Authority) -> reqwest::Result<Self> {
-        Ok(Self { source: KeySource::new(authority)?, tenants: DashMap::new() })
+    pub(super) fn new(authority: Authority, clock: Arc<dyn Clock>) -> reqwest::Result<Self> {
+        Ok(Self {
+            source: Arc::new(KeySource::new(authority)?),
+            clock,
+            known: DashMap::new(),
+            strangers: Cache::new(MAX_STRANGERS),
+            refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
+            stranger_fetches: Arc::new(Semaphore::new(MAX_STRANGER_FETCHES)),
+            stranger_allowance: Mutex::new(Allowance::new(STRANGER_FETCHES)),
+        })
     }
 
-    /// The tenant's key with this id, fetched if need be.
+    /// The key with this id of a tenant that `tenants` allow, fetched if need and allowance be.
     ///
     /// # Errors
     ///
     /// [`InvalidToken::UnknownKey`] if the tenant publishes no such key,
     /// [`AuthError::KeysUnavailable`] if that cannot be found out now.
-    pub(super) async fn find(&self, tenant: TenantId, key_id: &KeyId) -> Result<Arc<SigningKey>, AuthError> {
-        let keys = Arc::clone(&self.tenants.entry(tenant).or_default());
+    pub(super) async fn find(
+        &self,
+        tenants: &Tenants,
+        tenant: TenantId,
+        key_id: &KeyId,
+    ) -> Result<Arc<SigningKey>, AuthError> {
+        let (keys, is_stranger) = self.keys_of(tenants, tenant);
         if let Some(key) = keys.held(key_id) {
             return Ok(key);
         }
-        let _turn = keys.fetching.lock().await;
-        if let Some(key) = keys.held(key_id) {
-            return Ok(key);
+        let admit = || if is_stranger { self.admit_stranger() } else { Some(Admission::Caller) };
+        if let Some(flight) = keys.fetch_for_caller(admit) {
+            flight.landed().await;
         }
-        match self.source.fetch(tenant).await {
-            Ok(fetched) => keys.merge(tenant, fetched),
-            Err(error) => {
-                tracing::warn!(%tenant, %error, "cannot fetch signing keys");
-                return Err(AuthError::KeysUnavailable { retry_after: RETRY_AFTER });
-            }
-        }
-        keys.held(key_id).ok_or(InvalidToken::UnknownKey.into())
-    }
-}
-
-impl TenantKeys {
-    fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(key_id).cloned()
+        keys.held(key_id).ok_or_else(|| match keys.why_not() {
+            NoKey::Unknown => InvalidToken::UnknownKey.into(),
+            NoKey::Unavailable(wait) => AuthError::KeysUnavailable { retry_after: wait.max(BUSY) },
+        })
     }
 
-    fn merge(&self, tenant: TenantId, fetched: SigningKeys) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        for reason in fetched.refused {
-            tracing::debug!(%tenant, %reason, "a published key is not used");
+    /// A token of this tenant has been verified: in open mode it is a stranger's no longer.
+    pub(super) fn confirm(&self, tenant: TenantId) {
+        if !self.known.contains_key(&tenant)
+            && self.known.len() < MAX_KNOWN_IN_OPEN_MODE
+            && let Some((tenant, keys)) = self.strangers.remove(&tenant)
+        {
+            self.known.insert(tenant, keys);
         }
-        for (key_id, key) in fetched.keys {
-            match keys.get(&key_id) {
-                Some(held) if !held.is_same_as(&key) => {
-                    tracing::error!(%tenant, ?key_id, "another key is published under a known key id; it is refused");
-                }
-                Some(_) => {}
-                None => {
-                    keys.insert(key_id, Arc::new(key));
+    }
+
+    /// Starts the fetches that are due: first ones, hourly ones, and new tries after failures.
+    /// Tenants that `tenants` no longer allow, or that nobody has come from for a day, are forgotten.
+    pub(super) fn start_due_fetches(&self, tenants: &Tenants) -> Vec<Flight> {
+        match tenants {
+            Tenants::Any => self.known.retain(|_, keys| keys.idle() < KNOWN_FOR),
+            Tenants::Listed(allowed) => {
+                self.known.retain(|tenant, _| allowed.contains(tenant));
+                self.strangers.clear();
+                for &tenant in allowed {
+                    self.known_keys(tenant);
                 }
             }
         }
+        let admit = || Arc::clone(&self.refreshes).try_acquire_owned().ok().map(Admission::Refresh);
+        self.known.iter().filter_map(|keys| keys.fetch_if_due(admit)).collect()
+    }
+
+    /// Whether the keys of any known tenant are at hand.
+    pub(super) fn is_any_usable(&self) -> bool {
+        self.known.iter().any(|keys| keys.is_usable())
+    }
+
+    /// The tenant's keys, and whether they have yet to earn their place.
+    fn keys_of(&self, tenants: &Tenants, tenant: TenantId) -> (Arc<TenantKeys>, bool) {
+        match tenants {
+            Tenants::Listed(_) => (self.known_keys(tenant), false),
+            Tenants::Any => match self.known.get(&tenant) {
+                Some(keys) => (Arc::clone(&keys), false),
+                None => (self.stranger_keys(tenant), true),
+            },
+        }
+    }
+
+    fn known_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
+        if let Some(keys) = self.known.get(&tenant) {
+            return Arc::clone(&keys);
+        }
+        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant)))
+    }
+
+    fn stranger_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
+        let Ok(keys) = self
+            .strangers
+            .get_or_insert_with(&tenant, || Ok::<_, std::convert::Infallible>(self.new_keys(tenant)));
+        keys
+    }
+
+    fn new_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
+        Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock)))
+    }
+
+    fn admit_stranger(&self) -> Option<Admission> {
+        let permit = Arc::clone(&self.stranger_fetches).try_acquire_owned().ok()?;
+        let mut allowance = self.stranger_allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take(self.clock.monotonic()).then_some(Admission::Stranger(permit))
     }
 }

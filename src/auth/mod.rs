@@ -7,29 +7,34 @@
 //! 3. The unverified `tid` becomes a [`TenantId`](crate::ids::TenantId), or nothing at all.
 //! 4. [`tenants`]: may people of this organisation come in? If not, Entra is not asked.
 //! 5. `claims`: issuer, audience and times, so that garbage never costs a fetch.
-//! 6. [`keys`]: the tenant's signing key with the token's key id.
+//! 6. `keys`: the tenant's signing key with the token's key id.
 //! 7. The signature, then the claims of step 5 again, now signed.
 //! 8. [`principal`]: a person, not an app, and the scope this API asks for.
 //!
 //! Handlers see none of this. They name a privilege ([`Admin`], [`Editor`], [`Reader`], or
 //! [`Principal`] for anyone signed in), and are only called for a caller who has it.
 
+mod allowance;
 mod bearer;
 mod claims;
 mod error;
 mod fetch;
 mod jwks;
+mod key_set;
 mod members;
+mod schedule;
+mod tenant_keys;
 mod token;
 
 pub mod authority;
-pub mod keys;
+mod keys;
 pub mod principal;
 pub mod tenants;
 pub mod verifier;
 
 pub use authority::Authority;
 pub use error::{AuthError, InvalidToken};
+pub use jwks::KeyId;
 pub use principal::{Admin, Editor, Principal, Reader, Role};
 pub use tenants::Tenants;
-pub use verifier::Verifier;
+pub use verifier::{Access, NotReady, Verifier};

@@ -1,19 +1,31 @@
 //! From an unverified token to a principal: the steps of the module's documentation, in order.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{Span, field};
 use uuid::Uuid;
 
 use super::{
-    authority::Authority, claims::Expectations, error::AuthError, keys::KeyCache, principal::Principal,
-    tenants::Tenants, token::UnverifiedToken,
+    authority::Authority,
+    claims::Expectations,
+    error::{AuthError, InvalidToken},
+    jwks::KeyId,
+    keys::KeyCache,
+    principal::Principal,
+    tenants::Tenants,
+    token::UnverifiedToken,
 };
 use crate::clock::Clock;
 
+/// How often it is looked whether a fetch of keys is due. Well below the shortest back-off.
+const TICK: Duration = Duration::from_millis(500);
+
 /// Turns bearer tokens into principals.
 pub struct Verifier {
-    tenants: Tenants,
+    access: ArcSwap<Access>,
     expectations: Expectations,
     required_scope: Option<String>,
     keys: KeyCache,
@@ -29,8 +41,15 @@ pub struct TokenPolicy {
     pub client_id: Uuid,
     /// A scope that a token must carry; `None` accepts any.
     pub required_scope: Option<String>,
+}
+
+/// Who may come in and with which keys: what an operator may change while the service runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Access {
     /// The organisations whose people may sign in.
     pub tenants: Tenants,
+    /// Signing keys that are not trusted, whatever Entra publishes.
+    pub revoked_keys: HashSet<KeyId>,
 }
 
 /// The system offers no TLS to fetch signing keys with.
@@ -38,17 +57,25 @@ pub struct TokenPolicy {
 #[error("cannot prepare TLS for fetching signing keys")]
 pub struct TlsUnavailable(#[from] reqwest::Error);
 
+/// Why no token could be verified now.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum NotReady {
+    /// Of no allowed tenant is a signing key at hand.
+    #[error("no signing keys of any allowed tenant")]
+    NoKeys,
+}
+
 impl Verifier {
-    /// A verifier that holds no keys yet.
+    /// A verifier that holds no keys yet: [`Verifier::keep_keys_fresh`] fetches them.
     ///
     /// # Errors
     ///
     /// [`TlsUnavailable`], when the system's certificates cannot be read.
-    pub fn new(policy: TokenPolicy, clock: Arc<dyn Clock>) -> Result<Self, TlsUnavailable> {
-        let TokenPolicy { authority, client_id, required_scope, tenants } = policy;
-        let keys = KeyCache::new(authority.clone())?;
+    pub fn new(policy: TokenPolicy, access: Access, clock: Arc<dyn Clock>) -> Result<Self, TlsUnavailable> {
+        let TokenPolicy { authority, client_id, required_scope } = policy;
+        let keys = KeyCache::new(authority.clone(), Arc::clone(&clock))?;
         let expectations = Expectations::new(authority, client_id);
-        Ok(Self { tenants, expectations, required_scope, keys, clock })
+        Ok(Self { access: ArcSwap::from_pointee(access), expectations, required_scope, keys, clock })
     }
 
     /// Proves a token and says who sent it.
@@ -59,14 +86,65 @@ impl Verifier {
     pub async fn verify(&self, unverified_jwt: &str) -> Result<Principal, AuthError> {
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let tenant = token.unverified_claims.tenant()?;
-        if !self.tenants.allow(tenant) {
+        Span::current().record("tid", field::display(tenant));
+        let access = self.access.load_full();
+        if !access.tenants.allow(tenant) {
             return Err(AuthError::TenantNotAllowed(tenant));
         }
         self.expectations.check(&token.unverified_claims, tenant, self.clock.since_epoch())?;
 
-        let key = self.keys.find(tenant, &token.key_id).await?;
+        if access.revoked_keys.contains(&token.key_id) {
+            return Err(InvalidToken::RevokedKey.into());
+        }
+        let key = self.keys.find(&access.tenants, tenant, &token.key_id).await?;
         let signed_claims = token.verify(&key)?;
         self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
+        self.keys.confirm(tenant);
         Principal::from_claims(&signed_claims, self.required_scope.as_deref())
+    }
+
+    /// Who may come in at the moment.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Lets other tenants in, or trusts other keys, from the next request on.
+    pub fn replace_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+        drop(self.start_due_fetches());
+    }
+
+    /// Starts the fetches of keys that are due. They run whether or not the future is polled,
+    /// which completes when all of them have ended. To be called from within a tokio runtime.
+    pub fn start_due_fetches(&self) -> impl Future<Output = ()> + Send + use<> {
+        let flights = self.keys.start_due_fetches(&self.access.load().tenants);
+        async move {
+            for flight in flights {
+                flight.landed().await;
+            }
+        }
+    }
+
+    /// Fetches keys as they become due, for as long as it is polled.
+    pub async fn keep_keys_fresh(&self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            drop(self.start_due_fetches());
+        }
+    }
+
+    /// Whether tokens can be verified now. In open mode always: keys come with the first token.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`] says what is missing.
+    pub fn readiness(&self) -> Result<(), NotReady> {
+        if self.access.load().tenants == Tenants::Any || self.keys.is_any_usable() {
+            Ok(())
+        } else {
+            Err(NotReady::NoKeys)
+        }
     }
 }

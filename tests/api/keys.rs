@@ -94,6 +94,9 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
         let expected = if used { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
         assert_eq!(answer.status, expected, "{case}: {}", answer.body);
+        if !used {
+            assert_eq!(answer.detail(), "Unable to find signing key", "{case}");
+        }
     }
 }
 

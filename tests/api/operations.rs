@@ -3,89 +3,21 @@
 #![expect(clippy::disallowed_methods, reason = "how long a stop takes is measured in real time")]
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    thread,
+    process::Output,
     time::{Duration, Instant},
 };
 
 use axum::http::{Method, StatusCode};
-use serde_json::Value;
 
-use crate::support::{
-    app::{TestApp, answer},
-    people::{ADMIN, CONTOSO},
+use crate::{
+    service::{Service, command},
+    support::{
+        app::{TestApp, answer},
+        people::{ADMIN, API_CLIENT_ID, CONTOSO},
+    },
 };
-
-/// The binary, running in an empty folder with nothing but these settings.
-struct Service {
-    process: Child,
-    address: String,
-    log: Option<thread::JoinHandle<String>>,
-    _directory: tempfile::TempDir,
-}
-
-fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
-    command.current_dir(&directory).env_clear().envs(settings.iter().copied()).stderr(Stdio::piped());
-    (command, directory)
-}
-
-impl Service {
-    fn start(settings: &[(&str, &str)]) -> Self {
-        let minimal = [
-            ("AZURE_API_CLIENT_ID", "a0a0a0a0-0000-4000-8000-00000000a0a0"),
-            ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
-            ("PORT", "0"),
-            ("LOG_FORMAT", "json"),
-        ];
-        let (mut command, directory) = command(&[&minimal, settings].concat());
-        let mut process = command.spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the service ended before it listened");
-            let line: Value = serde_json::from_str(&line).expect("a line of JSON");
-            if let Some(address) = line["fields"]["address"].as_str() {
-                break address.to_owned();
-            }
-        };
-        let log = thread::spawn(move || {
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-            rest
-        });
-        Self { process, address, log: Some(log), _directory: directory }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for the end and gives status and log.
-    fn finish(mut self) -> (ExitStatus, String) {
-        let status = self.process.wait().unwrap();
-        (status, self.log.take().unwrap().join().unwrap())
-    }
-}
-
-/// A test that fails leaves no process behind.
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Starts the binary with settings it should refuse.
 fn refused(settings: &[(&str, &str)]) -> (Output, String) {
@@ -117,7 +49,7 @@ fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let (output, message) = refused(&[
-        ("AZURE_API_CLIENT_ID", "a0a0a0a0-0000-4000-8000-00000000a0a0"),
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
         ("PORT", &port),
     ]);
@@ -128,10 +60,8 @@ fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
 #[test]
 fn settings_are_read_from_a_file_too_and_the_environment_wins() {
     let (mut command, directory) = command(&[("PORT", "not a port")]);
-    let file = format!(
-        "AZURE_API_CLIENT_ID=a0a0a0a0-0000-4000-8000-00000000a0a0\nAZURE_HOME_TENANT_ID={}\nPORT=0\n",
-        CONTOSO.tenant
-    );
+    let file =
+        format!("AZURE_API_CLIENT_ID={API_CLIENT_ID}\nAZURE_HOME_TENANT_ID={}\nPORT=0\n", CONTOSO.tenant);
     std::fs::write(directory.path().join(".env"), file).unwrap();
     let message = String::from_utf8(command.output().unwrap().stderr).unwrap();
     assert_eq!(message, "tenant-tasks: PORT must be a whole number from 0 to 65535\n");
@@ -229,6 +159,7 @@ async fn a_body_that_never_arrives_is_answered_in_time() {
     let address = app.address.trim_start_matches("http://").to_owned();
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let head = format!(
             "POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"

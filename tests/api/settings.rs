@@ -77,7 +77,7 @@ fn the_home_tenant_is_allowed_unless_a_list_says_who_is() {
     let mut variables = settings(AUTHORITY, &[("AZURE_HOME_TENANT_ID", GUID)]);
     variables.remove("ALLOWED_TENANT_IDS");
     let allows =
-        |variables: &Variables| Config::parse(variables).unwrap().tokens.tenants.allow(GUID.parse().unwrap());
+        |variables: &Variables| Config::parse(variables).unwrap().access.tenants.allow(GUID.parse().unwrap());
     assert!(allows(&variables));
     assert!(!allows(&settings(AUTHORITY, &[("AZURE_HOME_TENANT_ID", GUID)])));
 }

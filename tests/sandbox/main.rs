@@ -37,16 +37,18 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let stop = server::stop_signal()?;
-    let entra = MockEntra::start(listen("ENTRA_PORT", "8001").await?, Arc::new(SystemClock));
+    let clock = Arc::new(SystemClock::new());
+    let entra = MockEntra::start(listen("ENTRA_PORT", "8001").await?, clock.clone());
     let listener = listen("PORT", "8000").await?;
 
     let config = Config::parse(&settings(&entra))?;
     logging::start(config.log_filter, config.log_format);
-    let verifier = Arc::new(Verifier::new(config.tokens, Arc::new(SystemClock))?);
-    let state = AppState { verifier, tasks: Tasks::in_memory() };
+    let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
+    let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
     let app = routes::router(state, &config.allowed_origins);
 
     println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
+    tokio::spawn(async move { verifier.keep_keys_fresh().await });
     server::serve(listener, app, stop).await;
     Ok(())
 }

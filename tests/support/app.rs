@@ -30,6 +30,8 @@ pub struct TestApp {
     pub address: String,
     pub entra: MockEntra,
     pub clock: Arc<SteppedClock>,
+    /// Keys are refreshed only when a test says so, not in the background.
+    pub verifier: Arc<Verifier>,
     client: reqwest::Client,
 }
 
@@ -44,6 +46,7 @@ pub struct Answer {
 /// The system's clock, ahead by as much as a test likes.
 #[derive(Default)]
 pub struct SteppedClock {
+    system: SystemClock,
     ahead_millis: AtomicU64,
 }
 
@@ -58,14 +61,15 @@ impl TestApp {
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
         let config = Config::parse(&settings(&entra.authority, changes)).expect("good settings");
-        let verifier = Verifier::new(config.tokens, clock.clone()).expect("TLS");
-        let state = AppState { verifier: Arc::new(verifier), tasks: Tasks::in_memory() };
+        let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
+        let verifier = Arc::new(verifier);
+        let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
         let app = routes::router(state, &config.allowed_origins);
         let listener = listen().await;
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(server::serve(listener, app, std::future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, entra, clock, client }
+        Self { address, entra, clock, verifier, client }
     }
 
     /// A request as `curl` would send it; `body` goes as JSON.
@@ -139,11 +143,24 @@ impl SteppedClock {
         let millis = u64::try_from(by.as_millis()).expect("a step of less than 500 million years");
         self.ahead_millis.fetch_add(millis, Ordering::SeqCst);
     }
+
+    /// How long ago a moment of the monotonic clock was.
+    pub fn since(&self, moment: Duration) -> Duration {
+        self.monotonic().saturating_sub(moment)
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_millis(self.ahead_millis.load(Ordering::SeqCst))
+    }
 }
 
 impl Clock for SteppedClock {
     fn since_epoch(&self) -> Duration {
-        SystemClock.since_epoch() + Duration::from_millis(self.ahead_millis.load(Ordering::SeqCst))
+        self.system.since_epoch() + self.ahead()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic() + self.ahead()
     }
 }
 

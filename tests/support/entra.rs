@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,7 @@ pub struct MockEntra {
     /// Its base URL: what `AZURE_AUTHORITY_HOST` is set to.
     pub authority: String,
     tenants: Arc<Mutex<HashMap<String, Tenant>>>,
+    all_fetches: Arc<AtomicUsize>,
     clock: Arc<dyn Clock>,
 }
 
@@ -66,6 +70,7 @@ impl MockEntra {
         let entra = Self {
             authority: format!("http://{address}"),
             tenants: Arc::new(Mutex::new(tenants.into_iter().collect())),
+            all_fetches: Arc::default(),
             clock,
         };
         let app = Router::new()
@@ -91,6 +96,11 @@ impl MockEntra {
         self.with_tenant(organisation.tenant, |tenant| tenant.fetches).unwrap_or_default()
     }
 
+    /// How often any keys document has been asked for, of tenants that do not exist too.
+    pub fn all_fetches(&self) -> usize {
+        self.all_fetches.load(Ordering::SeqCst)
+    }
+
     /// A good token of version 1.
     pub fn v1(&self, organisation: Organisation, person: Person) -> Token {
         Token::v1(organisation, person, self.now())
@@ -112,6 +122,7 @@ impl MockEntra {
 }
 
 async fn keys_document(State(entra): State<MockEntra>, Path(tenant): Path<String>) -> Response {
+    entra.all_fetches.fetch_add(1, Ordering::SeqCst);
     let answer = entra.with_tenant(&tenant, |tenant| {
         tenant.fetches += 1;
         (tenant.behaviour.clone(), json!({ "keys": tenant.keys }))

@@ -1,0 +1,248 @@
+//! One tenant's signing keys: what is held, and the one fetch that may be under way.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{
+    fetch::{FetchError, KeySource},
+    jwks::{KeyId, RefusedKey, SigningKey, SigningKeys},
+    key_set::{Changes, KeySet, TRUST},
+    schedule::Schedule,
+};
+use crate::{clock::Clock, ids::TenantId};
+
+/// How long a tenant that Entra does not know is remembered as such.
+const ABSENCE: Duration = Duration::from_mins(5);
+
+/// The keys of one tenant, with what is needed to fetch more.
+pub(super) struct TenantKeys {
+    tenant: TenantId,
+    source: Arc<KeySource>,
+    clock: Arc<dyn Clock>,
+    /// Read on every request without a lock: a fetch under way is not noticed.
+    held: ArcSwap<KeySet>,
+    /// Held for a few comparisons only, never across an await.
+    state: Mutex<State>,
+    /// When a key was last looked for, in seconds.
+    last_used: AtomicU64,
+}
+
+struct State {
+    schedule: Schedule,
+    /// The fetch under way, if any.
+    flight: Option<Flight>,
+    /// Entra has answered that there is no such tenant.
+    is_absent: bool,
+}
+
+/// A fetch under way: the channel closes when its result is in place, or if it panics.
+#[derive(Clone)]
+pub(super) struct Flight(watch::Receiver<()>);
+
+/// What lets a fetch start; whatever it holds is given back when the fetch has ended.
+#[expect(dead_code, reason = "permits are held for as long as the fetch takes, and never read")]
+pub(super) enum Admission {
+    /// A caller of a known tenant: at once, however many others there are.
+    Caller,
+    /// A caller of a tenant nobody has proven to belong to.
+    Stranger(OwnedSemaphorePermit),
+    /// Nobody waits for it.
+    Refresh(OwnedSemaphorePermit),
+}
+
+/// Why there is no key to check a token with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum NoKey {
+    /// The tenant publishes no key with this id, as far as may be found out.
+    Unknown,
+    /// That cannot be found out before this much time has passed.
+    Unavailable(Duration),
+}
+
+impl TenantKeys {
+    pub(super) fn new(tenant: TenantId, source: Arc<KeySource>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            tenant,
+            source,
+            held: ArcSwap::default(),
+            state: Mutex::new(State { schedule: Schedule::new(), flight: None, is_absent: false }),
+            last_used: AtomicU64::new(clock.monotonic().as_secs()),
+            clock,
+        }
+    }
+
+    /// The key if it is at hand.
+    pub(super) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
+        let now = self.clock.monotonic();
+        self.last_used.store(now.as_secs(), Ordering::Relaxed);
+        self.held.load().find(key_id, now).cloned()
+    }
+
+    /// Whether any key is at hand.
+    pub(super) fn is_usable(&self) -> bool {
+        self.held.load().is_usable(self.clock.monotonic())
+    }
+
+    /// For how long no key has been looked for.
+    pub(super) fn idle(&self) -> Duration {
+        let last_used = Duration::from_secs(self.last_used.load(Ordering::Relaxed));
+        self.clock.monotonic().saturating_sub(last_used)
+    }
+
+    /// The fetch a caller may wait for whose key is not at hand: the one under way, or a new
+    /// one if it may start now and `admit` lets it.
+    pub(super) fn fetch_for_caller(
+        self: &Arc<Self>,
+        admit: impl FnOnce() -> Option<Admission>,
+    ) -> Option<Flight> {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        if let Some(flight) = state.flight() {
+            return Some(flight);
+        }
+        let may_fetch = if self.held.load().is_usable(now) {
+            state.schedule.may_fetch_for_unknown_key(now)
+        } else {
+            state.schedule.is_due(now)
+        };
+        if !may_fetch {
+            return None;
+        }
+        Some(self.start(&mut state, admit()?))
+    }
+
+    /// Starts the fetch that is due, if one is, none is under way and `admit` lets it.
+    pub(super) fn fetch_if_due(
+        self: &Arc<Self>,
+        admit: impl FnOnce() -> Option<Admission>,
+    ) -> Option<Flight> {
+        let mut state = self.state();
+        let is_due = state.flight().is_none() && state.schedule.is_due(self.clock.monotonic());
+        if is_due { Some(self.start(&mut state, admit()?)) } else { None }
+    }
+
+    /// Why a key that is not at hand was not found, after whatever was fetched for it.
+    pub(super) fn why_not(&self) -> NoKey {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        if state.is_absent && !state.schedule.is_due(now) {
+            NoKey::Unknown
+        } else if state.schedule.is_failing() || !self.held.load().is_usable(now) {
+            NoKey::Unavailable(state.schedule.retry_after(now))
+        } else {
+            NoKey::Unknown
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State, admission: Admission) -> Flight {
+        let (landed, flight) = watch::channel(());
+        let flight = Flight(flight);
+        state.flight = Some(flight.clone());
+        let keys = Arc::clone(self);
+        // Spawned: a client that hangs up must not end a fetch others wait for.
+        tokio::spawn(async move {
+            let outcome = keys.source.fetch(keys.tenant).await;
+            keys.land(outcome, &admission);
+            drop((landed, admission));
+        });
+        flight
+    }
+
+    fn land(&self, outcome: Result<SigningKeys, FetchError>, admission: &Admission) {
+        let now = self.clock.monotonic();
+        let held = self.held.load();
+        let mut state = self.state();
+        state.flight = None;
+        match outcome {
+            Ok(published) => {
+                let SigningKeys { keys, refused, without_issuer } = published;
+                let (merged, changes) = held.merge(keys, now);
+                let is_first = held.last_seen().is_none();
+                self.held.store(Arc::new(merged));
+                state.schedule.succeeded(now);
+                state.is_absent = false;
+                drop(state);
+                self.log_changes(is_first, &changes, &refused, without_issuer);
+            }
+            Err(error) => {
+                state.schedule.failed(now);
+                // Of a known tenant it is not believed: that would be an outage of its own.
+                if error.is_absent_tenant() && matches!(admission, Admission::Stranger(_)) {
+                    state.is_absent = true;
+                    state.schedule.rest(now, ABSENCE);
+                }
+                let retry_in = state.schedule.retry_after(now);
+                drop(state);
+                self.log_failure(&error, held.last_seen().map(|seen| now.saturating_sub(seen)), retry_in);
+            }
+        }
+    }
+
+    fn log_changes(&self, is_first: bool, changes: &Changes, refused: &[RefusedKey], without_issuer: usize) {
+        let tenant = self.tenant;
+        if is_first {
+            tracing::info!(%tenant, keys = changes.new.len(), "signing keys fetched");
+        } else {
+            for key_id in &changes.new {
+                tracing::info!(%tenant, ?key_id, "rollover: a new signing key is published");
+            }
+        }
+        for key_id in &changes.conflicting {
+            tracing::error!(%tenant, ?key_id, "another key is published under a known key id; it is refused");
+        }
+        for reason in refused {
+            match reason {
+                // The keys of personal accounts are in every document: nothing to act on.
+                RefusedKey::Issuer => tracing::debug!(%tenant, %reason, "a published key is not used"),
+                RefusedKey::Malformed | RefusedKey::Kind | RefusedKey::Size | RefusedKey::Cloud => {
+                    tracing::warn!(%tenant, %reason, "a published key is not used");
+                }
+            }
+        }
+        if without_issuer > 0 {
+            tracing::debug!(%tenant, without_issuer, "keys without an issuer are accepted on loopback");
+        }
+    }
+
+    fn log_failure(&self, error: &FetchError, age: Option<Duration>, retry_in: Duration) {
+        let (tenant, retry_in_s) = (self.tenant, retry_in.as_secs());
+        match age.map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs())) {
+            Some((age_s, usable_for_s)) => {
+                tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, "cannot fetch signing keys; those at hand serve on");
+            }
+            None => {
+                tracing::warn!(%tenant, %error, retry_in_s, "cannot fetch signing keys, and none are at hand");
+            }
+        }
+    }
+}
+
+impl State {
+    fn flight(&self) -> Option<Flight> {
+        self.flight.clone().filter(Flight::is_under_way)
+    }
+}
+
+impl Flight {
+    /// Waits until the fetch has ended, however it ended.
+    pub(super) async fn landed(mut self) {
+        // Nothing is ever sent: the error is that the sender is gone.
+        let _ = self.0.changed().await;
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.0.has_changed().is_ok()
+    }
+}

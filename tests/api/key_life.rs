@@ -1,0 +1,473 @@
+//! The life of signing keys: days pass in milliseconds, because the clock is stepped.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use proptest::{prelude::*, test_runner::TestRunner};
+use tenant_tasks::{
+    auth::{Access, AuthError, InvalidToken, KeyId},
+    clock::Clock,
+};
+
+use crate::support::{
+    app::TestApp,
+    entra::Behaviour,
+    people::{ADMIN, CONTOSO, FABRIKAM, Organisation},
+    tokens::{SigningKey, Token},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A token of contoso's admin that is good for all the days of a test.
+fn lasting(app: &TestApp, organisation: Organisation, key: SigningKey) -> String {
+    let token: Token = app.entra.v1(organisation, ADMIN);
+    token.with("exp", app.entra.now() + 30 * 24 * 3600).signed_by(key).sign()
+}
+
+/// Steps an hour and a bit, so that a refresh is due whatever its jitter, and waits for it.
+async fn next_hour(app: &TestApp) {
+    app.clock.step(HOUR + 6 * 60 * SECOND + SECOND);
+    app.verifier.start_due_fetches().await;
+}
+
+#[tokio::test]
+async fn keys_are_fetched_at_the_start_which_does_not_wait_for_them() {
+    let app = TestApp::start().await;
+    for organisation in [CONTOSO, FABRIKAM] {
+        app.entra.behave(organisation, Behaviour::Delay(SECOND / 3));
+    }
+    let fetches = app.verifier.start_due_fetches();
+    let ready = app.send(Method::GET, "/ready", None, None).await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ready.detail(), "The signing keys of no allowed organisation are at hand yet");
+    assert!(ready.header("retry-after").is_some());
+    assert_eq!(app.send(Method::GET, "/health", None, None).await.status, StatusCode::OK);
+
+    fetches.await;
+    let ready = app.send(Method::GET, "/ready", None, None).await;
+    assert_eq!((ready.status, ready.body.as_str()), (StatusCode::OK, r#"{"status":"ready"}"#));
+    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
+    assert_eq!(app.entra.all_fetches(), 2, "the first request found its key at hand");
+}
+
+#[tokio::test]
+async fn the_service_is_ready_with_the_keys_of_one_tenant() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.verifier.start_due_fetches().await;
+    assert_eq!(app.send(Method::GET, "/ready", None, None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn keys_are_refreshed_hourly_and_callers_do_not_notice() {
+    let app = TestApp::start().await;
+    app.verifier.start_due_fetches().await;
+    app.clock.step(53 * 60 * SECOND);
+    app.verifier.start_due_fetches().await;
+    assert_eq!(app.entra.fetches(CONTOSO), 1, "not yet due");
+
+    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    app.clock.step(14 * 60 * SECOND);
+    let mut refresh = Box::pin(app.verifier.start_due_fetches());
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    tokio::select! {
+        biased;
+        () = &mut refresh => panic!("the refresh ended before the answer"),
+        answer = app.me(&token) => assert_eq!(answer.status, StatusCode::OK),
+    }
+    refresh.await;
+    assert_eq!(app.entra.fetches(CONTOSO), 2);
+}
+
+#[tokio::test]
+async fn a_key_is_trusted_for_24_hours_after_it_was_last_seen() {
+    let app = TestApp::start().await;
+    let (staying, leaving) = (SigningKey::first(), SigningKey::second());
+    let token = lasting(&app, CONTOSO, leaving.clone());
+    app.entra.publish(CONTOSO, &[staying.jwk(), leaving.jwk()]);
+    app.verifier.start_due_fetches().await;
+    app.entra.publish(CONTOSO, &[staying.jwk()]);
+    for _ in 0..21 {
+        next_hour(&app).await;
+        assert_eq!(app.me(&token).await.status, StatusCode::OK);
+    }
+    // 21 steps were 23 h 6 min 21 s.
+    app.clock.step(53 * 60 * SECOND);
+    assert_eq!(app.me(&token).await.status, StatusCode::OK, "a good half minute before the end");
+    app.clock.step(60 * SECOND);
+    let answer = app.me(&token).await;
+    assert_eq!(
+        (answer.status, answer.detail()),
+        (StatusCode::UNAUTHORIZED, "Unable to find signing key".into())
+    );
+
+    // Seen again, it is trusted again.
+    app.entra.publish(CONTOSO, &[staying.jwk(), leaving.jwk()]);
+    next_hour(&app).await;
+    assert_eq!(app.me(&token).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_outage_costs_nobody_a_request_for_24_hours_and_ends_by_itself() {
+    let app = TestApp::start().await;
+    app.verifier.start_due_fetches().await;
+    let token = lasting(&app, CONTOSO, SigningKey::first());
+    let retired = lasting(&app, CONTOSO, SigningKey::second().named("retired"));
+    app.entra.behave(CONTOSO, Behaviour::Fail(503));
+    for hour in 1..=23 {
+        app.clock.step(HOUR);
+        app.verifier.start_due_fetches().await;
+        for token in [&token, &retired] {
+            assert_eq!(app.me(token).await.status, StatusCode::OK, "hour {hour}");
+        }
+    }
+    app.clock.step(HOUR);
+    let answer = app.me(&token).await;
+    assert_eq!((answer.status, answer.header("www-authenticate")), (StatusCode::SERVICE_UNAVAILABLE, None));
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+
+    app.entra.behave(CONTOSO, Behaviour::Serve);
+    app.clock.step(30 * SECOND);
+    app.verifier.start_due_fetches().await;
+    assert_eq!(app.me(&token).await.status, StatusCode::OK, "without anyone having asked");
+}
+
+#[tokio::test]
+async fn failures_back_off_and_callers_in_between_cost_no_fetch() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    for (fetches, wait) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30)] {
+        for _ in 0..5 {
+            let answer = app.me(&token).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!(retry_after.abs_diff(wait) <= 1, "{retry_after} is not about {wait}");
+        }
+        assert_eq!(app.entra.fetches(CONTOSO), fetches);
+        app.clock.step(Duration::from_secs(wait));
+    }
+    app.entra.behave(CONTOSO, Behaviour::Serve);
+    assert_eq!(app.me(&token).await.status, StatusCode::OK, "the next caller after the wait finds it mended");
+}
+
+#[tokio::test]
+async fn unknown_key_ids_cause_two_fetches_30_seconds_apart_and_then_one_in_five_minutes() {
+    let app = TestApp::start().await;
+    app.verifier.start_due_fetches().await;
+    let token = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::first().named("nobody's")).sign();
+    let mut fetched_at = Vec::new();
+    // Ends before the hourly refresh can be due.
+    for second in (0..50 * 60).step_by(10) {
+        let before = app.entra.fetches(CONTOSO);
+        for _ in 0..3 {
+            assert_eq!(app.me(&token).await.status, StatusCode::UNAUTHORIZED);
+        }
+        fetched_at.extend((before..app.entra.fetches(CONTOSO)).map(|_| second));
+        app.clock.step(10 * SECOND);
+    }
+    assert_eq!(fetched_at[..2], [0, 30]);
+    assert!(
+        fetched_at[1..].windows(2).all(|pair| (270..=310).contains(&(pair[1] - pair[0]))),
+        "{fetched_at:?}"
+    );
+    assert_eq!(fetched_at.len(), 11);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_for_an_unknown_key_counts_and_good_users_keep_their_keys() {
+    let app = TestApp::start().await;
+    app.verifier.start_due_fetches().await;
+    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    let unknown = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::first().named("nobody's")).sign();
+    let good = app.entra.v1(CONTOSO, ADMIN).sign();
+    for _ in 0..20 {
+        // Whether there is such a key cannot be found out now.
+        assert_eq!(app.me(&unknown).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(app.me(&good).await.status, StatusCode::OK);
+    }
+    assert_eq!(app.entra.fetches(CONTOSO), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_first_requests_at_once_cause_one_fetch() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let app = std::sync::Arc::new(app);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let (app, token) = (app.clone(), token.clone());
+        requests.spawn(async move { app.me(&token).await.status });
+    }
+    let statuses = requests.join_all().await;
+    assert_eq!(statuses, [StatusCode::OK; 1000]);
+    assert_eq!(app.entra.fetches(CONTOSO), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_end_the_fetch_for_the_others() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let first = app.me(&token);
+    tokio::select! {
+        biased;
+        _ = first => panic!("answered before it could hang up"),
+        () = async { while app.entra.fetches(CONTOSO) == 0 { tokio::task::yield_now().await } } => {}
+    }
+    let (second, third) = tokio::join!(app.me(&token), app.me(&token));
+    assert_eq!((second.status, third.status), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(app.entra.fetches(CONTOSO), 1);
+}
+
+#[tokio::test]
+async fn a_slow_tenant_holds_up_nobody_else() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(2 * SECOND));
+    let (slow, quick) = (app.entra.v1(CONTOSO, ADMIN).sign(), app.entra.v1(FABRIKAM, ADMIN).sign());
+    let mut slow = Box::pin(app.me(&slow));
+    for _ in 0..20 {
+        tokio::select! {
+            biased;
+            _ = &mut slow => panic!("the slow one came first"),
+            answer = app.me(&quick) => assert_eq!(answer.status, StatusCode::OK),
+        }
+    }
+    assert_eq!(slow.await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_keys_document_that_takes_longer_than_three_seconds_is_a_failure() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(4 * SECOND));
+    let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_random_key_ids_costs_two_fetches_at_most_and_good_users_nothing() {
+    let app = std::sync::Arc::new(TestApp::start().await);
+    app.verifier.start_due_fetches().await;
+    let good = app.entra.v1(CONTOSO, ADMIN).sign();
+    let measure = async |app: &TestApp| {
+        let mut times = Vec::new();
+        for _ in 0..300 {
+            let before = app.clock.monotonic();
+            assert_eq!(app.me(&good).await.status, StatusCode::OK);
+            times.push(app.clock.since(before));
+        }
+        times.sort_unstable();
+        (times[150], times[297])
+    };
+    let quiet = measure(&app).await;
+
+    let mut strangers = tokio::task::JoinSet::new();
+    for stranger in 0..10 {
+        let app = app.clone();
+        strangers.spawn(async move {
+            for number in 0..1000 {
+                let key = SigningKey::first().named(&format!("random {stranger} {number}"));
+                let token = app.entra.v1(CONTOSO, ADMIN).signed_by(key).unsigned();
+                assert_eq!(app.me(&token).await.status, StatusCode::UNAUTHORIZED);
+            }
+        });
+    }
+    let busy = measure(&app).await;
+    strangers.join_all().await;
+    let fetches = app.entra.fetches(CONTOSO) - 1;
+    println!(
+        "10,000 random key ids: {fetches} fetches; good requests, median and p99: {quiet:?} before, {busy:?} during"
+    );
+    assert!(fetches <= 2, "{fetches}");
+}
+
+#[tokio::test]
+async fn a_key_can_be_revoked_at_once_and_costs_no_fetch() {
+    let app = TestApp::start_with(&[("REVOKED_KEY_IDS", "stolen, retired")]).await;
+    let stolen = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::second().named("retired")).sign();
+    let answer = app.me(&stolen).await;
+    assert_eq!(
+        (answer.status, answer.detail()),
+        (StatusCode::UNAUTHORIZED, "Unable to find signing key".into())
+    );
+    assert_eq!(app.entra.fetches(CONTOSO), 0);
+
+    // The same for a key that has served until now.
+    let good = app.entra.v1(CONTOSO, ADMIN).sign();
+    assert_eq!(app.me(&good).await.status, StatusCode::OK);
+    let revoked_keys = [KeyId::parse(&SigningKey::first().key_id).unwrap()].into();
+    app.verifier.replace_access(Access { revoked_keys, ..app.verifier.access().as_ref().clone() });
+    assert_eq!(app.me(&good).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(app.me(&stolen).await.status, StatusCode::OK, "no longer revoked");
+}
+
+/// What may happen to a tenant's keys.
+#[derive(Clone, Debug)]
+enum Event {
+    Publish(Vec<usize>),
+    Fail,
+    Step(u64),
+    Refresh,
+    /// A token signed with the key of this number.
+    Ask(usize),
+    Revoke(Option<usize>),
+}
+
+const KEYS: usize = 5;
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        2 => prop::collection::vec(0..KEYS, 1..KEYS).prop_map(Event::Publish),
+        1 => Just(Event::Fail),
+        4 => prop_oneof![Just(2), Just(29), Just(31), Just(299), Just(3607), Just(17_389), Just(45_001)]
+            .prop_map(Event::Step),
+        3 => Just(Event::Refresh),
+        8 => (0..KEYS).prop_map(Event::Ask),
+        1 => prop::option::of(0..KEYS).prop_map(Event::Revoke),
+    ];
+    prop::collection::vec(event, 1..80)
+}
+
+/// Whatever is published, fails, passes, is asked for or revoked: a key seen within 24 hours
+/// is found, one unseen or revoked never, and fetches keep to their allowance.
+#[test]
+fn a_key_is_found_if_and_only_if_it_was_seen_within_24_hours_and_is_not_revoked() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&events(), |events| {
+            runtime.block_on(Model::run(&events));
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// When each key was last published at a fetch that could see it.
+struct Model {
+    app: TestApp,
+    published: Vec<usize>,
+    is_failing: bool,
+    seen: [Option<Duration>; KEYS],
+    revoked: Option<usize>,
+    /// When a fetch was made for an unknown key, while others were at hand.
+    fetched_for_unknown: Vec<Duration>,
+}
+
+impl Model {
+    async fn run(events: &[Event]) {
+        let app = TestApp::start().await;
+        let keys: Vec<_> =
+            (0..KEYS).map(|number| SigningKey::first().named(&format!("key {number}"))).collect();
+        let tokens: Vec<_> = keys.iter().map(|key| lasting(&app, CONTOSO, key.clone())).collect();
+        app.entra.publish(CONTOSO, &[keys[0].jwk()]);
+        let mut model = Self {
+            app,
+            published: vec![0],
+            is_failing: false,
+            seen: [None; KEYS],
+            revoked: None,
+            fetched_for_unknown: Vec::new(),
+        };
+        for event in events {
+            model.apply(event, &keys, &tokens).await;
+        }
+        model.check_allowance();
+    }
+
+    async fn apply(&mut self, event: &Event, keys: &[SigningKey], tokens: &[String]) {
+        match event {
+            Event::Publish(numbers) => {
+                self.published.clone_from(numbers);
+                self.is_failing = false;
+                let jwks: Vec<_> = numbers.iter().map(|&number| keys[number].jwk()).collect();
+                self.app.entra.publish(CONTOSO, &jwks);
+                self.app.entra.behave(CONTOSO, Behaviour::Serve);
+            }
+            Event::Fail => {
+                self.is_failing = true;
+                self.app.entra.behave(CONTOSO, Behaviour::Fail(500));
+            }
+            Event::Step(seconds) => self.app.clock.step(Duration::from_secs(*seconds)),
+            Event::Refresh => {
+                let before = self.app.entra.fetches(CONTOSO);
+                self.app.verifier.start_due_fetches().await;
+                self.note_fetches(before);
+            }
+            Event::Ask(number) => self.ask(*number, &tokens[*number]).await,
+            Event::Revoke(number) => {
+                self.revoked = *number;
+                let revoked_keys = number.map(|number| KeyId::parse(&keys[number].key_id).unwrap());
+                let access = self.app.verifier.access().as_ref().clone();
+                // What is due is fetched first, so that the new settings start nothing unseen.
+                let before = self.app.entra.fetches(CONTOSO);
+                self.app.verifier.start_due_fetches().await;
+                self.note_fetches(before);
+                self.app
+                    .verifier
+                    .replace_access(Access { revoked_keys: revoked_keys.into_iter().collect(), ..access });
+            }
+        }
+    }
+
+    async fn ask(&mut self, number: usize, token: &str) {
+        let was_usable = (0..KEYS).any(|number| self.is_fresh(number));
+        let before = self.app.entra.fetches(CONTOSO);
+        let result = self.app.verifier.verify(token).await;
+        let fetches = self.note_fetches(before);
+        assert!(fetches <= 1, "one caller, {fetches} fetches");
+        if fetches == 1 && was_usable {
+            self.fetched_for_unknown.push(self.now());
+        }
+        if self.is_on_the_edge() {
+            return;
+        }
+        let expected = self.is_fresh(number) && self.revoked != Some(number);
+        match result {
+            Ok(_) => assert!(expected, "key {number} was found"),
+            Err(AuthError::InvalidToken(InvalidToken::RevokedKey)) => assert_eq!(self.revoked, Some(number)),
+            Err(AuthError::InvalidToken(InvalidToken::UnknownKey)) => {
+                assert!(!expected, "key {number} is unknown");
+            }
+            Err(AuthError::KeysUnavailable { .. }) => assert!(!expected, "key {number} is unavailable"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn note_fetches(&mut self, before: usize) -> usize {
+        let fetches = self.app.entra.fetches(CONTOSO) - before;
+        if fetches > 0 && !self.is_failing {
+            for &number in &self.published {
+                self.seen[number] = Some(self.now());
+            }
+        }
+        fetches
+    }
+
+    fn is_fresh(&self, number: usize) -> bool {
+        self.seen[number].is_some_and(|seen| self.app.clock.since(seen) < 24 * HOUR)
+    }
+
+    /// The model sees a moment a little later than the service: too close to call.
+    fn is_on_the_edge(&self) -> bool {
+        self.seen.iter().flatten().any(|&seen| self.app.clock.since(seen).abs_diff(24 * HOUR) < 5 * SECOND)
+    }
+
+    fn check_allowance(&self) {
+        let times = &self.fetched_for_unknown;
+        for (index, first) in times.iter().enumerate() {
+            for (further, later) in times[index + 1..].iter().enumerate() {
+                let (fetches, span) = (further + 2, later.saturating_sub(*first) + SECOND);
+                assert!(span >= 30 * SECOND, "{fetches} fetches in {span:?}");
+                let earned = 2 + usize::try_from(span.as_secs() / 300).unwrap();
+                assert!(fetches <= earned, "{fetches} fetches in {span:?}");
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.app.clock.monotonic()
+    }
+}

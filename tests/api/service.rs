@@ -1,0 +1,110 @@
+//! The binary in a process of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::support::people::{API_CLIENT_ID, CONTOSO};
+
+/// How long to wait for a line of the log before a test has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary, running in a folder of its own, with nothing in its environment but settings.
+pub(crate) struct Service {
+    pub(crate) address: String,
+    process: Child,
+    lines: mpsc::Receiver<String>,
+    directory: tempfile::TempDir,
+}
+
+/// The binary, not yet running, and its empty folder.
+pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
+    command.current_dir(&directory).env_clear().envs(settings.iter().copied()).stderr(Stdio::piped());
+    (command, directory)
+}
+
+impl Service {
+    /// With as few settings as will do, and these.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with_file("", settings)
+    }
+
+    /// The same with a `.env` in its folder.
+    pub(crate) fn start_with_file(file: &str, settings: &[(&str, &str)]) -> Self {
+        let minimal = [
+            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+            ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+            // Nobody listens there, so no test leaves this machine.
+            ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
+            ("PORT", "0"),
+            ("LOG_FORMAT", "json"),
+        ];
+        let (mut command, directory) = command(&[&minimal, settings].concat());
+        write_file(directory.path(), file);
+        let mut process = command.spawn().unwrap();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut service = Self { address: String::new(), process, lines, directory };
+        let line: Value = serde_json::from_str(&service.wait_for_line("listening")).unwrap();
+        line["fields"]["address"].as_str().unwrap().clone_into(&mut service.address);
+        service
+    }
+
+    /// The next line of the log that contains `text`.
+    pub(crate) fn wait_for_line(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line with {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Gives `.env` another content, at one stroke.
+    pub(crate) fn rewrite_file(&self, file: &str) {
+        write_file(self.directory.path(), file);
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends a signal, such as `-TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end, and gives the exit status and the log not read so far.
+    pub(crate) fn finish(mut self) -> (ExitStatus, String) {
+        let status = self.process.wait().unwrap();
+        (status, self.lines.iter().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// A test that fails leaves no process behind.
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn write_file(directory: &Path, file: &str) {
+    let new = directory.join(".env.new");
+    std::fs::write(&new, file).unwrap();
+    std::fs::rename(new, directory.join(".env")).unwrap();
+}
