@@ -19,6 +19,8 @@ mod bearer;
 mod claims;
 mod error;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod jwks;
 mod key_set;
 mod members;

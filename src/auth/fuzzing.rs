@@ -1,0 +1,51 @@
+//! What the fuzzers under `tests/fuzz` call; not compiled into the service.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{
+    authority::Authority, claims::Expectations, error::AuthError, jwks::SigningKeys, key_set::KeySet,
+    principal::Principal, token::UnverifiedToken,
+};
+use crate::ids::TenantId;
+
+/// Every step of a verification but the key and its signature: what a tenant's own signing key
+/// could get accepted.
+///
+/// # Errors
+///
+/// As [`Verifier::verify`](super::Verifier::verify).
+pub fn accept_as_if_signed(
+    unverified_jwt: &str,
+    client_id: Uuid,
+    required_scope: Option<&str>,
+    now: Duration,
+) -> Result<Principal, AuthError> {
+    let token = UnverifiedToken::parse(unverified_jwt)?;
+    let tenant = token.unverified_claims.tenant()?;
+    let expectations = Expectations::new(Authority::public(), client_id);
+    expectations.check(&token.unverified_claims, tenant, now)?;
+    Principal::from_claims(&token.assume_signed(), required_scope)
+}
+
+/// Parses a keys document and merges it twice; how many keys are then held, and how many were
+/// left out.
+pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
+    let parse = || SigningKeys::parse(document, &Authority::public(), tenant).ok();
+    let (first, second) = (parse()?, parse()?);
+    let refused = first.refused.len();
+    let ids: Vec<_> = first.keys.iter().map(|(key_id, _)| key_id.clone()).collect();
+    let (once, changes) = KeySet::default().merge(first.keys, Duration::ZERO);
+    assert_eq!(changes.new.len(), unique(&ids));
+    let (twice, again) = once.merge(second.keys, Duration::from_secs(1));
+    assert!(again.new.is_empty() && again.conflicting == changes.conflicting);
+    for key_id in &ids {
+        assert!(twice.find(key_id, Duration::from_secs(1)).is_some());
+    }
+    Some((unique(&ids), refused))
+}
+
+fn unique(ids: &[super::KeyId]) -> usize {
+    ids.iter().collect::<std::collections::HashSet<_>>().len()
+}

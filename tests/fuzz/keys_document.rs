@@ -1,0 +1,44 @@
+//! The keys document: whatever is answered, it does not panic, and a key is used only if a
+//! second reader finds it usable too.
+
+#![no_main]
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use tenant_tasks::auth::fuzzing::merge_keys;
+
+const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+
+fuzz_target!(|data: &[u8]| {
+    let Some((held, refused)) = merge_keys(data, TENANT.parse().unwrap()) else { return };
+    let document: Value = serde_json::from_slice(data).unwrap();
+    let keys = document["keys"].as_array().unwrap();
+    assert!(keys.len() <= 100 && held >= 1 && held + refused <= keys.len());
+    let usable = keys.iter().filter(|key| is_usable(key)).count();
+    assert_eq!(usable, keys.len() - refused);
+});
+
+fn is_usable(key: &Value) -> bool {
+    let host = "https://login.microsoftonline.com/";
+    let issuers = ["{tenantid}", "{tenantId}", TENANT].map(|tenant| format!("{host}{tenant}/v2.0"));
+    let text = |name: &str| key[name].as_str();
+    text("kty") == Some("RSA")
+        && text("use") == Some("sig")
+        && (key["alg"].is_null() || text("alg") == Some("RS256"))
+        && text("kid").is_some_and(|kid| (1..=128).contains(&kid.chars().count()))
+        && text("issuer").is_some_and(|issuer| issuers.iter().any(|known| known == issuer))
+        && (key["cloud_instance_name"].is_null() || text("cloud_instance_name").is_some_and(is_public_cloud))
+        && text("n").and_then(bits).is_some_and(|bits| (2048..=8192).contains(&bits))
+        && text("e").and_then(bits).is_some()
+}
+
+fn is_public_cloud(name: &str) -> bool {
+    ["login.microsoftonline.com", "microsoftonline.com", "com"].contains(&name)
+}
+
+fn bits(number: &str) -> Option<usize> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(number).ok()?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    Some(text.trim_start_matches('0').len())
+}
