@@ -173,13 +173,13 @@ impl Settings<'_> {
 
     fn tenants(&self) -> Result<Tenants, ConfigError> {
         let home = self.home_tenant()?;
-        if self.flag("ALLOW_ANY_TENANT")? {
-            return Ok(Tenants::Any);
-        }
-        let allowed = match self.raw("ALLOWED_TENANT_IDS") {
+        let allowed: BTreeSet<_> = match self.raw("ALLOWED_TENANT_IDS") {
             Some(list) => parse_tenants(list)?,
             None => home.into_iter().collect(),
         };
+        if self.flag("ALLOW_ANY_TENANT")? {
+            return Ok(Tenants::Any { expected: allowed });
+        }
         if allowed.is_empty() {
             return Err(invalid(
                 "ALLOWED_TENANT_IDS",

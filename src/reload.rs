@@ -87,10 +87,10 @@ fn log_changes(old: &Access, new: &Access) {
                 tracing::info!(%tenant, "settings reloaded: tenant removed");
             }
         }
-        (Tenants::Any | Tenants::Listed(_), Tenants::Any) => {
+        (Tenants::Any { .. } | Tenants::Listed(_), Tenants::Any { .. }) => {
             tracing::info!("settings reloaded: people of any organisation may sign in");
         }
-        (Tenants::Any, Tenants::Listed(new)) => {
+        (Tenants::Any { .. }, Tenants::Listed(new)) => {
             tracing::info!(tenants = new.len(), "settings reloaded: only listed tenants may sign in");
         }
     }

@@ -3,7 +3,7 @@
 //! On a stop no new connection is accepted, and requests in flight have ten seconds to
 //! finish. `axum::serve` has no such bound, and waits for silent clients for ever.
 
-use std::{pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -25,13 +25,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// included. Longer than the 60 s after which common proxies give up an idle connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// The largest head of a request, in bytes, and so the memory a connection can hold: a token of
+/// 16 KiB with room to spare. A larger head is answered with 431.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
 /// How long to wait when no connection can be accepted, as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `app` until `stop` completes, then finishes the requests in flight.
 pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
     let service = TowerToHyperService::new(app);
     let connections = GracefulShutdown::new();
     let mut stop = pin!(stop);
@@ -60,7 +64,7 @@ pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output 
 /// # Errors
 ///
 /// When the system does not let the process listen for signals.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -79,6 +83,8 @@ async fn accept(listener: &TcpListener) -> TcpStream {
                 let _ = stream.set_nodelay(true);
                 return stream;
             }
+            // The client gave up before its turn came.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;

@@ -29,16 +29,21 @@ impl Allowance {
         Self { limit, earned_at: Duration::ZERO, last_taken: None }
     }
 
-    /// Takes one if there is one to take.
-    pub(super) fn take(&mut self, now: Duration) -> bool {
+    /// Whether there is one to take.
+    pub(super) fn is_left(&self, now: Duration) -> bool {
         let Limit { burst, interval, spacing } = self.limit;
         let is_too_soon = self.last_taken.is_some_and(|last| now < last + spacing);
-        if is_too_soon || self.earned_at > now + interval * (burst - 1) {
-            return false;
+        !is_too_soon && self.earned_at <= now + interval * (burst - 1)
+    }
+
+    /// Takes one if there is one to take.
+    pub(super) fn take(&mut self, now: Duration) -> bool {
+        let is_left = self.is_left(now);
+        if is_left {
+            self.earned_at = self.earned_at.max(now) + self.limit.interval;
+            self.last_taken = Some(now);
         }
-        self.earned_at = self.earned_at.max(now) + interval;
-        self.last_taken = Some(now);
-        true
+        is_left
     }
 }
 

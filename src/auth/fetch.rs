@@ -7,6 +7,7 @@ use std::{error::Error as _, fmt::Write as _, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, redirect};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::{
     authority::Authority,
@@ -20,8 +21,12 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest keys document, in bytes; Entra's have at most 22 KB.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// Fetches under way at the same time, for whomever; others wait for their turn.
+const MAX_FETCHES: usize = 64;
+
 /// Where keys are fetched from.
 pub(super) struct KeySource {
+    turns: Semaphore,
     client: Client,
     authority: Authority,
 }
@@ -58,13 +63,15 @@ impl KeySource {
             .user_agent(concat!("tenant-tasks/", env!("CARGO_PKG_VERSION")));
         // A proxy for the way out must not stand between us and this machine.
         let client = if authority.is_loopback() { client.no_proxy() } else { client };
-        Ok(Self { client: client.build()?, authority })
+        Ok(Self { turns: Semaphore::new(MAX_FETCHES), client: client.build()?, authority })
     }
 
     /// # Errors
     ///
     /// [`FetchError`] for anything but a document with at least one usable key.
     pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
+        // Never closed, so always a turn in the end.
+        let _turn = self.turns.acquire().await;
         let response = self.client.get(self.authority.keys_url(tenant)).send().await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));

@@ -184,6 +184,8 @@ fn check_issuer(
         .into_iter()
         .find(|publisher| publisher.v2_issuer(tenant) == issuer)
         .ok_or(RefusedKey::Issuer)?;
+    // The public cloud's issuer stands in the keys of other clouds too; a stand-in is in no cloud.
+    let publisher = if authority.is_loopback() { publisher } else { authority };
     if cloud.is_some_and(|cloud| !publisher.is_in_cloud(cloud)) {
         return Err(RefusedKey::Cloud);
     }
@@ -236,6 +238,24 @@ mod tests {
         let document = serde_json::from_str(excerpt).unwrap();
         assert_eq!(ids_of_organisations(&document).len(), 2);
         assert_no_key_is_lost(&document);
+    }
+
+    #[test]
+    fn a_key_that_names_a_cloud_is_used_in_that_cloud_alone() {
+        let excerpt = include_str!("../../tests/support/entra-keys-excerpt.json");
+        let mut document: Value = serde_json::from_str(excerpt).unwrap();
+        document["keys"][0]["cloud_instance_name"] = "microsoftonline.us".into();
+        document["keys"][1]["cloud_instance_name"] = "microsoftonline.com".into();
+        let document = document.to_string();
+        for (authority, index) in [("https://login.microsoftonline.us", 0), (Authority::PUBLIC, 1)] {
+            let authority = Authority::parse(authority).unwrap();
+            let parsed =
+                SigningKeys::parse(document.as_bytes(), &authority, TENANT.parse().unwrap()).unwrap();
+            let expected = serde_json::from_str::<Value>(&document).unwrap()["keys"][index]["kid"].clone();
+            assert_eq!(parsed.keys.len(), 1);
+            assert_eq!(&*parsed.keys[0].0.0, expected.as_str().unwrap());
+            assert!(parsed.refused.contains(&RefusedKey::Cloud));
+        }
     }
 
     /// A longer record is not shipped: `ENTRA_KEYS_HISTORY` names a file of one.

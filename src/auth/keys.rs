@@ -6,6 +6,7 @@
 //! place of their own, few fetches between them, and push out only one another.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use super::{
     error::{AuthError, InvalidToken},
     fetch::KeySource,
     jwks::{KeyId, SigningKey},
-    tenant_keys::{Admission, Flight, NoKey, TenantKeys},
+    tenant_keys::{Admission, Busy, Flight, NoKey, TenantKeys},
     tenants::Tenants,
 };
 use crate::{clock::Clock, ids::TenantId};
@@ -31,7 +32,7 @@ const MAX_REFRESHES: usize = 16;
 /// Fetches under way at the same time for tenants of strangers, and how many may start.
 const MAX_STRANGER_FETCHES: usize = 16;
 const STRANGER_FETCHES: Limit =
-    Limit { burst: 20, interval: Duration::from_millis(200), spacing: Duration::ZERO };
+    Limit { burst: 50, interval: Duration::from_millis(50), spacing: Duration::ZERO };
 
 /// Tenants of strangers that are remembered, with keys or as having none.
 const MAX_STRANGERS: usize = 1000;
@@ -39,7 +40,7 @@ const MAX_STRANGERS: usize = 1000;
 /// Known tenants in open mode, each with a token that was once verified; and how long one is
 /// known after its last token.
 const MAX_KNOWN_IN_OPEN_MODE: usize = 10_000;
-const KNOWN_FOR: Duration = Duration::from_hours(24);
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// When to try again if only too many others were in the way.
 const BUSY: Duration = Duration::from_secs(1);
@@ -54,6 +55,12 @@ pub(super) struct KeyCache {
     refreshes: Arc<Semaphore>,
     stranger_fetches: Arc<Semaphore>,
     stranger_allowance: Mutex<Allowance>,
+}
+
+/// A signing key, and whose it is.
+pub(super) struct FoundKey {
+    pub(super) key: Arc<SigningKey>,
+    keys: Arc<TenantKeys>,
 }
 
 impl KeyCache {
@@ -83,45 +90,42 @@ impl KeyCache {
         tenants: &Tenants,
         tenant: TenantId,
         key_id: &KeyId,
-    ) -> Result<Arc<SigningKey>, AuthError> {
-        let (keys, is_stranger) = self.keys_of(tenants, tenant);
+    ) -> Result<FoundKey, AuthError> {
+        let (keys, mut admission) = self.keys_of(tenants, tenant)?;
+        let found = |key| FoundKey { key, keys: Arc::clone(&keys) };
         if let Some(key) = keys.held(key_id) {
-            return Ok(key);
+            return Ok(found(key));
         }
-        let admit = || if is_stranger { self.admit_stranger() } else { Some(Admission::Caller) };
-        if let Some(flight) = keys.fetch_for_caller(admit) {
+        if let Some(flight) =
+            keys.fetch_for_caller(|| admission.take().map_or_else(|| self.admit_stranger(), Ok))?
+        {
             flight.landed().await;
         }
-        keys.held(key_id).ok_or_else(|| match keys.why_not() {
+        keys.held(key_id).map(found).ok_or_else(|| match keys.why_not() {
             NoKey::Unknown => InvalidToken::UnknownKey.into(),
             NoKey::Unavailable(wait) => AuthError::KeysUnavailable { retry_after: wait.max(BUSY) },
         })
     }
 
-    /// A token of this tenant has been verified: in open mode it is a stranger's no longer.
-    pub(super) fn confirm(&self, tenant: TenantId) {
-        if !self.known.contains_key(&tenant)
-            && self.known.len() < MAX_KNOWN_IN_OPEN_MODE
-            && let Some((tenant, keys)) = self.strangers.remove(&tenant)
-        {
-            self.known.insert(tenant, keys);
+    /// A token has been verified with this key: in open mode its tenant is a stranger's no longer.
+    pub(super) fn confirm(&self, tenant: TenantId, found: FoundKey) {
+        if !self.known.contains_key(&tenant) && self.known.len() < MAX_KNOWN_IN_OPEN_MODE {
+            self.known.entry(tenant).or_insert(found.keys);
         }
     }
 
     /// Starts the fetches that are due: first ones, hourly ones, and new tries after failures.
-    /// Tenants that `tenants` no longer allow, or that nobody has come from for a day, are forgotten.
+    /// Tenants that `tenants` no longer allow, or that nobody has come from for long, are forgotten.
     pub(super) fn start_due_fetches(&self, tenants: &Tenants) -> Vec<Flight> {
-        match tenants {
-            Tenants::Any => self.known.retain(|_, keys| keys.idle() < KNOWN_FOR),
-            Tenants::Listed(allowed) => {
-                self.known.retain(|tenant, _| allowed.contains(tenant));
-                self.strangers.clear();
-                for &tenant in allowed {
-                    self.known_keys(tenant);
-                }
-            }
+        let expected = tenants.expected();
+        self.known.retain(|tenant, keys| {
+            expected.contains(tenant) || (tenants.is_open() && keys.idle() < KNOWN_FOR)
+        });
+        for &tenant in expected {
+            self.known_keys(tenant);
         }
-        let admit = || Arc::clone(&self.refreshes).try_acquire_owned().ok().map(Admission::Refresh);
+        let admit =
+            || Arc::clone(&self.refreshes).try_acquire_owned().map(Admission::Refresh).map_err(|_| Busy);
         self.known.iter().filter_map(|keys| keys.fetch_if_due(admit)).collect()
     }
 
@@ -130,15 +134,30 @@ impl KeyCache {
         self.known.iter().any(|keys| keys.is_usable())
     }
 
-    /// The tenant's keys, and whether they have yet to earn their place.
-    fn keys_of(&self, tenants: &Tenants, tenant: TenantId) -> (Arc<TenantKeys>, bool) {
-        match tenants {
-            Tenants::Listed(_) => (self.known_keys(tenant), false),
-            Tenants::Any => match self.known.get(&tenant) {
-                Some(keys) => (Arc::clone(&keys), false),
-                None => (self.stranger_keys(tenant), true),
-            },
+    /// The tenant's keys, and what lets a caller fetch them if that is clear beforehand.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] for a stranger's tenant that is not remembered, when strangers have fetched enough:
+    /// so a flood of requests that fetch nothing pushes out nothing either.
+    fn keys_of(
+        &self,
+        tenants: &Tenants,
+        tenant: TenantId,
+    ) -> Result<(Arc<TenantKeys>, Option<Admission>), Busy> {
+        if let Some(keys) = self.known.get(&tenant) {
+            return Ok((Arc::clone(&keys), Some(Admission::Caller)));
         }
+        if !tenants.is_open() {
+            return Ok((self.known_keys(tenant), Some(Admission::Caller)));
+        }
+        if let Some(keys) = self.strangers.get(&tenant) {
+            return Ok((keys, None));
+        }
+        let admission = self.admit_stranger()?;
+        let Ok(keys) =
+            self.strangers.get_or_insert_with(&tenant, || Ok::<_, Infallible>(self.new_keys(tenant)));
+        Ok((keys, Some(admission)))
     }
 
     fn known_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
@@ -148,20 +167,19 @@ impl KeyCache {
         Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant)))
     }
 
-    fn stranger_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
-        let Ok(keys) = self
-            .strangers
-            .get_or_insert_with(&tenant, || Ok::<_, std::convert::Infallible>(self.new_keys(tenant)));
-        keys
-    }
-
     fn new_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
         Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock)))
     }
 
-    fn admit_stranger(&self) -> Option<Admission> {
-        let permit = Arc::clone(&self.stranger_fetches).try_acquire_owned().ok()?;
+    fn admit_stranger(&self) -> Result<Admission, Busy> {
+        let permit = Arc::clone(&self.stranger_fetches).try_acquire_owned().map_err(|_| Busy)?;
         let mut allowance = self.stranger_allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        allowance.take(self.clock.monotonic()).then_some(Admission::Stranger(permit))
+        if allowance.take(self.clock.monotonic()) { Ok(Admission::Stranger(permit)) } else { Err(Busy) }
+    }
+}
+
+impl From<Busy> for AuthError {
+    fn from(Busy: Busy) -> Self {
+        Self::KeysUnavailable { retry_after: BUSY }
     }
 }

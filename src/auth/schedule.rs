@@ -43,10 +43,18 @@ impl Schedule {
         self.failures > 0
     }
 
-    /// Whether an unknown key id may cause a fetch now; if so, that counts. After a failure
-    /// it may not: the next try comes by itself, and soon.
-    pub(super) fn may_fetch_for_unknown_key(&mut self, now: Duration) -> bool {
-        !self.is_failing() && self.unknown_keys.take(now)
+    /// Whether a caller whose key is not at hand may cause a fetch now. With other keys at
+    /// hand that is what the allowance is for; without any, or after a failure, the fetch that
+    /// is due is what they wait for.
+    pub(super) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
+        if is_usable && !self.is_failing() { self.unknown_keys.is_left(now) } else { self.is_due(now) }
+    }
+
+    /// A caller has caused a fetch. It counts however it ends.
+    pub(super) fn fetching_for_caller(&mut self, is_usable: bool, now: Duration) {
+        if is_usable {
+            self.unknown_keys.take(now);
+        }
     }
 
     pub(super) fn succeeded(&mut self, now: Duration) {

@@ -58,6 +58,10 @@ pub(super) enum Admission {
     Refresh(OwnedSemaphorePermit),
 }
 
+/// Too many other fetches are in the way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Busy;
+
 /// Why there is no key to check a token with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NoKey {
@@ -98,35 +102,39 @@ impl TenantKeys {
     }
 
     /// The fetch a caller may wait for whose key is not at hand: the one under way, or a new
-    /// one if it may start now and `admit` lets it.
+    /// one if the schedule allows it.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] if the schedule allows it but `admit` does not.
     pub(super) fn fetch_for_caller(
         self: &Arc<Self>,
-        admit: impl FnOnce() -> Option<Admission>,
-    ) -> Option<Flight> {
+        admit: impl FnOnce() -> Result<Admission, Busy>,
+    ) -> Result<Option<Flight>, Busy> {
         let now = self.clock.monotonic();
         let mut state = self.state();
         if let Some(flight) = state.flight() {
-            return Some(flight);
+            return Ok(Some(flight));
         }
-        let may_fetch = if self.held.load().is_usable(now) {
-            state.schedule.may_fetch_for_unknown_key(now)
-        } else {
-            state.schedule.is_due(now)
-        };
-        if !may_fetch {
-            return None;
+        let is_usable = self.held.load().is_usable(now);
+        if !state.schedule.may_fetch_for_caller(is_usable, now) {
+            return Ok(None);
         }
-        Some(self.start(&mut state, admit()?))
+        let admission = admit()?;
+        state.schedule.fetching_for_caller(is_usable, now);
+        Ok(Some(self.start(&mut state, admission)))
     }
 
     /// Starts the fetch that is due, if one is, none is under way and `admit` lets it.
     pub(super) fn fetch_if_due(
         self: &Arc<Self>,
-        admit: impl FnOnce() -> Option<Admission>,
+        admit: impl FnOnce() -> Result<Admission, Busy>,
     ) -> Option<Flight> {
         let mut state = self.state();
-        let is_due = state.flight().is_none() && state.schedule.is_due(self.clock.monotonic());
-        if is_due { Some(self.start(&mut state, admit()?)) } else { None }
+        if state.flight().is_some() || !state.schedule.is_due(self.clock.monotonic()) {
+            return None;
+        }
+        admit().ok().map(|admission| self.start(&mut state, admission))
     }
 
     /// Why a key that is not at hand was not found, after whatever was fetched for it.
@@ -179,9 +187,12 @@ impl TenantKeys {
             Err(error) => {
                 state.schedule.failed(now);
                 // Of a known tenant it is not believed: that would be an outage of its own.
-                if error.is_absent_tenant() && matches!(admission, Admission::Stranger(_)) {
-                    state.is_absent = true;
+                state.is_absent = error.is_absent_tenant() && matches!(admission, Admission::Stranger(_));
+                if state.is_absent {
                     state.schedule.rest(now, ABSENCE);
+                    // Nothing to act on, and a flood of strangers would make a flood of it.
+                    tracing::debug!(tenant = %self.tenant, %error, "no such tenant");
+                    return;
                 }
                 let retry_in = state.schedule.retry_after(now);
                 drop(state);

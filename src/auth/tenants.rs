@@ -15,7 +15,10 @@ const PERSONAL_ACCOUNTS: TenantId = TenantId::new(uuid!("9188040d-6c67-4c5b-b112
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Tenants {
     /// Any organisation: open mode.
-    Any,
+    Any {
+        /// Those that are expected: their keys are fetched ahead, as if they were listed.
+        expected: BTreeSet<TenantId>,
+    },
     /// These, and no others.
     Listed(BTreeSet<TenantId>),
 }
@@ -25,8 +28,22 @@ impl Tenants {
     #[must_use]
     pub fn allow(&self, tenant: TenantId) -> bool {
         match self {
-            Self::Any => tenant != PERSONAL_ACCOUNTS,
+            Self::Any { .. } => tenant != PERSONAL_ACCOUNTS,
             Self::Listed(allowed) => allowed.contains(&tenant),
         }
+    }
+
+    /// Those whose keys are to be at hand before anyone asks.
+    pub(super) fn expected(&self) -> &BTreeSet<TenantId> {
+        match self {
+            Self::Any { expected } => expected,
+            Self::Listed(allowed) => allowed,
+        }
+    }
+
+    /// Whether the tenants are not listed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Any { .. })
     }
 }

@@ -53,6 +53,9 @@ impl<'a> UnverifiedToken<'a> {
         let header = parse_segment(header)?;
         let key_id = parse_header(&header)?;
         let unverified_claims = Claims::new(parse_segment(claims)?);
+        if decode(signature)?.is_empty() {
+            return Err(InvalidToken::Malformed);
+        }
         Ok(Self { message, signature, key_id, unverified_claims })
     }
 
@@ -85,8 +88,11 @@ impl Deref for SignedClaims {
 }
 
 fn parse_segment(segment: &str) -> Result<Members, InvalidToken> {
-    let json = BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| InvalidToken::Malformed)?;
-    Members::parse(&json)
+    Members::parse(&decode(segment)?)
+}
+
+fn decode(segment: &str) -> Result<Vec<u8>, InvalidToken> {
+    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| InvalidToken::Malformed)
 }
 
 fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {

@@ -18,7 +18,7 @@ use super::{
     tenants::Tenants,
     token::UnverifiedToken,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, ids::TenantId};
 
 /// How often it is looked whether a fetch of keys is due. Well below the shortest back-off.
 const TICK: Duration = Duration::from_millis(500);
@@ -87,19 +87,16 @@ impl Verifier {
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let tenant = token.unverified_claims.tenant()?;
         Span::current().record("tid", field::display(tenant));
-        let access = self.access.load_full();
-        if !access.tenants.allow(tenant) {
-            return Err(AuthError::TenantNotAllowed(tenant));
-        }
+        let access = self.access_for(tenant)?;
         self.expectations.check(&token.unverified_claims, tenant, self.clock.since_epoch())?;
 
-        if access.revoked_keys.contains(&token.key_id) {
-            return Err(InvalidToken::RevokedKey.into());
-        }
-        let key = self.keys.find(&access.tenants, tenant, &token.key_id).await?;
-        let signed_claims = token.verify(&key)?;
+        access.check_key(&token.key_id)?;
+        let found = self.keys.find(&access.tenants, tenant, &token.key_id).await?;
+        // A fetch may have taken seconds: who or what was trusted before may be no longer.
+        self.access_for(tenant)?.check_key(&token.key_id)?;
+        let signed_claims = token.verify(&found.key)?;
         self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
-        self.keys.confirm(tenant);
+        self.keys.confirm(tenant, found);
         Principal::from_claims(&signed_claims, self.required_scope.as_deref())
     }
 
@@ -141,10 +138,21 @@ impl Verifier {
     ///
     /// [`NotReady`] says what is missing.
     pub fn readiness(&self) -> Result<(), NotReady> {
-        if self.access.load().tenants == Tenants::Any || self.keys.is_any_usable() {
+        if self.access.load().tenants.is_open() || self.keys.is_any_usable() {
             Ok(())
         } else {
             Err(NotReady::NoKeys)
         }
+    }
+
+    fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {
+        let access = self.access.load_full();
+        if access.tenants.allow(tenant) { Ok(access) } else { Err(AuthError::TenantNotAllowed(tenant)) }
+    }
+}
+
+impl Access {
+    fn check_key(&self, key_id: &KeyId) -> Result<(), InvalidToken> {
+        if self.revoked_keys.contains(key_id) { Err(InvalidToken::RevokedKey) } else { Ok(()) }
     }
 }

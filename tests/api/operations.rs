@@ -140,6 +140,17 @@ fn a_token_never_reaches_the_log() {
 }
 
 #[tokio::test]
+async fn a_head_of_more_than_32_kib_is_refused() {
+    let app = TestApp::start().await;
+    for (bytes, status) in
+        [(24 * 1024, StatusCode::OK), (40 * 1024, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)]
+    {
+        let request = app.request(Method::GET, "/health").header("x-fat", "f".repeat(bytes));
+        assert_eq!(answer(request).await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn every_answer_carries_a_request_id_of_our_own() {
     let app = TestApp::start().await;
     let mut seen = std::collections::HashSet::new();
