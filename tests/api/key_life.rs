@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{Method, StatusCode};
 use proptest::{prelude::*, test_runner::TestRunner};
 use tenant_tasks::{
-    auth::{Access, AuthError, InvalidToken, KeyId},
+    auth::{Access, AuthError, InvalidToken, KeyId, Tenants},
     clock::Clock,
 };
 use tokio::task::JoinSet;
@@ -299,6 +299,40 @@ async fn time_beside(app: &Arc<TestApp>, load: Vec<String>, detail: &'static str
     }
     times.sort_unstable();
     (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+#[tokio::test]
+async fn no_more_than_64_fetches_are_under_way_at_once() {
+    let tenants: Vec<_> =
+        (0..200).map(|number| format!("{number:08x}-0000-4000-8000-000000000000")).collect();
+    let app = TestApp::start_with(&[("ALLOWED_TENANT_IDS", &tenants.join(","))]).await;
+    app.verifier.start_due_fetches().await;
+    assert_eq!(app.entra.most_at_once(), 16, "refreshes leave room for callers");
+
+    let mut callers = JoinSet::new();
+    for tenant in tenants {
+        let token = app.entra.v1(CONTOSO, ADMIN).with("iss", format!("https://sts.windows.net/{tenant}/"));
+        let (verifier, token) = (Arc::clone(&app.verifier), token.with("tid", tenant).unsigned());
+        callers.spawn(async move { verifier.verify(&token).await.unwrap_err() });
+    }
+    let refusals = callers.join_all().await;
+    assert!(refusals.iter().all(|refusal| matches!(refusal, AuthError::KeysUnavailable { .. })));
+    assert_eq!((app.entra.all_fetches(), app.entra.most_at_once()), (200, 64));
+}
+
+#[tokio::test]
+async fn who_is_no_longer_let_in_when_a_fetch_ends_is_refused() {
+    let app = TestApp::start().await;
+    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let (answer, ()) = tokio::join!(app.me(&token), async {
+        while app.entra.fetches(CONTOSO) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let tenants = Tenants::Listed([FABRIKAM.tenant.parse().unwrap()].into());
+        app.verifier.replace_access(Access { tenants, ..app.verifier.access().as_ref().clone() });
+    });
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]

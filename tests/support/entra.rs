@@ -35,6 +35,8 @@ pub struct MockEntra {
     pub authority: String,
     tenants: Arc<Mutex<HashMap<String, Tenant>>>,
     all_fetches: Arc<AtomicUsize>,
+    under_way: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,6 +73,8 @@ impl MockEntra {
             authority: format!("http://{address}"),
             tenants: Arc::new(Mutex::new(tenants.into_iter().collect())),
             all_fetches: Arc::default(),
+            under_way: Arc::default(),
+            most_at_once: Arc::default(),
             clock,
         };
         let app = Router::new()
@@ -101,6 +105,11 @@ impl MockEntra {
         self.all_fetches.load(Ordering::SeqCst)
     }
 
+    /// How many keys documents were asked for at the same time, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
+    }
+
     /// A good token of version 1.
     pub fn v1(&self, organisation: Organisation, person: Person) -> Token {
         Token::v1(organisation, person, self.now())
@@ -123,7 +132,15 @@ impl MockEntra {
 
 async fn keys_document(State(entra): State<MockEntra>, Path(tenant): Path<String>) -> Response {
     entra.all_fetches.fetch_add(1, Ordering::SeqCst);
-    let answer = entra.with_tenant(&tenant, |tenant| {
+    let under_way = entra.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+    entra.most_at_once.fetch_max(under_way, Ordering::SeqCst);
+    let answer = answer_keys(&entra, &tenant).await;
+    entra.under_way.fetch_sub(1, Ordering::SeqCst);
+    answer
+}
+
+async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
+    let answer = entra.with_tenant(tenant, |tenant| {
         tenant.fetches += 1;
         (tenant.behaviour.clone(), json!({ "keys": tenant.keys }))
     });
@@ -140,6 +157,8 @@ async fn keys_document(State(entra): State<MockEntra>, Path(tenant): Path<String
         }
         Some((Behaviour::Bytes(bytes), _)) => bytes.into_response(),
         None => {
+            // Long enough for others to arrive in the meantime.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             let description = format!("AADSTS90002: Tenant '{tenant}' not found.");
             let body = json!({ "error": "invalid_tenant", "error_description": description });
             (StatusCode::BAD_REQUEST, Json(body)).into_response()
