@@ -132,8 +132,12 @@ fn operations() -> impl Strategy<Value = Vec<(Person, Operation)>> {
 #[test]
 fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut runner =
-        TestRunner::new(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    });
     runner
         .run(&[operations(), operations(), operations()], |tenants| {
             runtime.block_on(async {

@@ -306,6 +306,8 @@ async fn no_more_than_64_fetches_are_under_way_at_once() {
     let tenants: Vec<_> =
         (0..200).map(|number| format!("{number:08x}-0000-4000-8000-000000000000")).collect();
     let app = TestApp::start_with(&[("ALLOWED_TENANT_IDS", &tenants.join(","))]).await;
+    // Long enough for all to be asked for in the meantime.
+    app.entra.delay_absent_tenants(100);
     app.verifier.start_due_fetches().await;
     assert_eq!(app.entra.most_at_once(), 16, "refreshes leave room for callers");
 
@@ -387,7 +389,12 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 #[test]
 fn a_key_is_found_if_and_only_if_it_was_seen_within_24_hours_and_is_not_revoked() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    };
     TestRunner::new(config)
         .run(&events(), |events| {
             runtime.block_on(Model::run(&events));

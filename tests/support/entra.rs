@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,7 @@ pub struct MockEntra {
     all_fetches: Arc<AtomicUsize>,
     under_way: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
+    absent_delay_millis: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
 }
 
@@ -75,6 +76,7 @@ impl MockEntra {
             all_fetches: Arc::default(),
             under_way: Arc::default(),
             most_at_once: Arc::default(),
+            absent_delay_millis: Arc::default(),
             clock,
         };
         let app = Router::new()
@@ -108,6 +110,11 @@ impl MockEntra {
     /// How many keys documents were asked for at the same time, at most.
     pub fn most_at_once(&self) -> usize {
         self.most_at_once.load(Ordering::SeqCst)
+    }
+
+    /// Takes this long from now on to say that a tenant does not exist.
+    pub fn delay_absent_tenants(&self, millis: u64) {
+        self.absent_delay_millis.store(millis, Ordering::SeqCst);
     }
 
     /// A good token of version 1.
@@ -157,8 +164,8 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
         }
         Some((Behaviour::Bytes(bytes), _)) => bytes.into_response(),
         None => {
-            // Long enough for others to arrive in the meantime.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let delay = entra.absent_delay_millis.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(delay)).await;
             let description = format!("AADSTS90002: Tenant '{tenant}' not found.");
             let body = json!({ "error": "invalid_tenant", "error_description": description });
             (StatusCode::BAD_REQUEST, Json(body)).into_response()
