@@ -25,7 +25,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "one of two places that read the system's clock")]
+    #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     pub fn new() -> Self {
         Self { started: Instant::now() }
     }
@@ -38,7 +38,7 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the other one")]
+    #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     fn since_epoch(&self) -> Duration {
         // A clock set before 1970 counts as 1970: then no token is valid yet.
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Environment and `.env` to a [`Config`], whole or one named error.
 //!
-//! Nothing else reads the environment. No error repeats a value: it might be a secret in
+//! Nothing else reads the environment (but dotenvy, for a `$NAME` in the file). No error repeats a value: it might be a secret in
 //! the wrong place.
 
 use std::{
@@ -297,7 +297,9 @@ fn read_file(path: &Path) -> Result<Variables, ConfigError> {
     };
     dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| match error {
         dotenvy::Error::LineParse(line, _) => {
-            let index = text.lines().position(|candidate| candidate.trim() == line.trim());
+            // It gives the line, maybe with the one after it or without its comment, but not where it is.
+            let start = line.lines().next().unwrap_or_default().trim();
+            let index = text.lines().position(|candidate| candidate.trim().starts_with(start));
             ConfigError::Line(index.map_or(1, |index| index + 1))
         }
         dotenvy::Error::Io(error) => ConfigError::File(error),

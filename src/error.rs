@@ -3,7 +3,7 @@
 //! The only place that names a status or a challenge for a failure. No match has a `_` arm,
 //! so a new reason must choose its answer here; reasons meant for our own logs end here too.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -91,13 +91,29 @@ struct RefusalBody<'a> {
 }
 
 impl ApiError {
+    /// The reason as one word of a closed set, for logs and counters.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Auth(error) => error.reason(),
+            Self::Input(InputError::Invalid(_)) => "invalid_input",
+            Self::Input(InputError::TooLarge) => "too_large",
+            Self::Input(InputError::MediaType) => "media_type",
+            Self::TaskNotFound => "task_not_found",
+            Self::Store(StoreError::Unavailable(_)) => "store_unavailable",
+            Self::NotReady(NotReady::NoKeys) => "no_keys",
+            Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Timeout => "timeout",
+        }
+    }
+
     fn refusal(self) -> Refusal {
         match self {
             Self::Auth(error) => auth_refusal(error),
-            Self::Input(InputError::Invalid(errors)) => Refusal {
-                errors: errors.clone(),
-                ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, sentence(&errors))
-            },
+            Self::Input(InputError::Invalid(errors)) => {
+                let detail = sentence(&errors);
+                Refusal { errors, ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+            }
             Self::Input(InputError::TooLarge) => Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("The body is larger than {} KiB", MAX_BODY_BYTES / 1024),
@@ -185,12 +201,9 @@ fn description(reason: InvalidToken) -> &'static str {
 
 /// All field errors as one sentence for a person: `title: Field required`.
 fn sentence(errors: &[FieldError]) -> String {
-    let mut text = String::new();
-    for FieldError { loc, msg, .. } in errors {
-        let separator = if text.is_empty() { "" } else { "; " };
-        let _ = write!(text, "{separator}{}: {msg}", loc.last().unwrap_or(&"request"));
-    }
-    text
+    let parts =
+        errors.iter().map(|error| format!("{}: {}", error.loc.last().unwrap_or(&"request"), error.msg));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 impl Refusal {
@@ -232,17 +245,9 @@ impl Challenge {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        match &self {
-            Self::Auth(error) => {
-                Span::current().record("reason", error.reason());
-            }
-            Self::Store(error) => tracing::error!(%error, "the task store failed"),
-            Self::Input(_)
-            | Self::TaskNotFound
-            | Self::NotReady(_)
-            | Self::RouteNotFound
-            | Self::MethodNotAllowed
-            | Self::Timeout => {}
+        Span::current().record("reason", self.reason());
+        if let Self::Store(error) = &self {
+            tracing::error!(%error, "the task store failed");
         }
         let refusal = self.refusal();
         let body = RefusalBody { detail: &refusal.detail, errors: &refusal.errors };
@@ -252,7 +257,9 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(wait) = refusal.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            // Rounded up, so that who waits as long is not too early.
+            let seconds = (wait + Duration::from_millis(999)).as_secs().max(1);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -1,4 +1,5 @@
-//! Every path, and every layer and limit a request passes on its way to a handler.
+//! Every path, every layer and limit a request passes on its way to a handler, and the three
+//! handlers that touch no task.
 //!
 //! Who may call a route is in its handler's signature.
 
@@ -12,7 +13,7 @@ use axum::{
         header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{get, patch},
 };
 use serde::Serialize;
@@ -26,14 +27,15 @@ use tracing::{Level, Span, field::Empty};
 use crate::{
     auth::{Principal, Verifier},
     error::ApiError,
+    ids::{TenantId, UserId},
     tasks::{handlers, input::MAX_BODY_BYTES, store::Tasks},
 };
 
-/// How long a request may take from its last header to its answer. As long as a stop waits
-/// for requests in flight, so that each of them gets an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take from its last header to its answer. A second less than a stop
+/// waits for requests in flight, so that each of them gets one.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// How long a browser may remember a preflight answer; browsers cap it at two hours or more.
+/// How long a browser may remember a preflight answer. Chromium's own limit.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -65,7 +67,9 @@ pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
-                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+                .on_response(DefaultOnResponse::new().level(Level::INFO))
+                // One line a request: what went wrong is said where it did.
+                .on_failure(()),
         )
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
@@ -84,8 +88,26 @@ async fn ready(State(verifier): State<Arc<Verifier>>) -> Result<Json<Health>, Ap
 }
 
 /// `GET /api/me`: who the service takes the caller for.
-async fn me(principal: Principal) -> Json<Principal> {
-    Json(principal)
+async fn me(principal: Principal) -> Response {
+    Json(Me {
+        id: principal.owner().user,
+        name: principal.name(),
+        email: principal.email(),
+        tenant_id: principal.tenant(),
+        roles: principal.roles(),
+        scopes: principal.scopes(),
+    })
+    .into_response()
+}
+
+#[derive(Serialize)]
+struct Me<'a> {
+    id: UserId,
+    name: &'a str,
+    email: &'a str,
+    tenant_id: TenantId,
+    roles: &'a [String],
+    scopes: &'a str,
 }
 
 #[derive(Serialize)]

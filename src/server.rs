@@ -64,6 +64,10 @@ pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output 
 /// # Errors
 ///
 /// When the system does not let the process listen for signals.
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
 pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

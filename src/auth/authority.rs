@@ -38,7 +38,7 @@ impl Authority {
     /// The public cloud's authority.
     pub const PUBLIC: &'static str = "https://login.microsoftonline.com";
 
-    /// The public cloud's authority, whose issuer stands in the keys of every cloud but its own.
+    /// The public cloud's authority, whose issuer also stands in other clouds' keys.
     pub(super) fn public() -> Self {
         let host = Self::PUBLIC.trim_start_matches("https://").to_owned();
         Self { origin: Self::PUBLIC.to_owned(), host, is_loopback: false }

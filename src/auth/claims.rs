@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{authority::Authority, error::InvalidToken, members::Members};
+use super::{authority::Authority, error::InvalidToken, members::Members, token::SignedClaims};
 use crate::ids::{TenantId, UserId};
 
 /// How far the clocks of Entra and of this machine may differ.
@@ -79,14 +79,22 @@ impl Claims {
         }
     }
 
+    /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
+    fn time(&self, name: &'static str) -> Result<f64, InvalidToken> {
+        self.0.number(name).ok_or(InvalidToken::Claim(name))
+    }
+}
+
+/// Who the caller is, only signed claims say.
+impl SignedClaims {
     /// `oid`, the person within the tenant.
     pub(super) fn user(&self) -> Result<UserId, InvalidToken> {
-        self.0.string("oid").and_then(|oid| oid.parse().ok()).ok_or(InvalidToken::Claim("oid"))
+        self.members().string("oid").and_then(|oid| oid.parse().ok()).ok_or(InvalidToken::Claim("oid"))
     }
 
     /// `roles`: the app roles the tenant has assigned to the person; none if there is no such claim.
     pub(super) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
-        let Some(roles) = self.0.value("roles") else { return Ok(Vec::new()) };
+        let Some(roles) = self.members().value("roles") else { return Ok(Vec::new()) };
         let roles = roles.as_array().and_then(|roles| {
             roles.iter().map(|role| role.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });
@@ -96,7 +104,7 @@ impl Claims {
     /// `scp`: what the person lets the app do in their name, separated by spaces. Only tokens
     /// of people have it.
     pub(super) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
-        match self.0.value("scp") {
+        match self.members().value("scp") {
             Some(scopes) => scopes.as_str().map(Some).ok_or(InvalidToken::Claim("scp")),
             None => Ok(None),
         }
@@ -104,16 +112,16 @@ impl Claims {
 
     /// Whether Entra says that this is an app's own token. Its silence proves nothing.
     pub(super) fn is_app_only(&self) -> bool {
-        self.0.string("idtyp") == Some("app")
+        self.members().string("idtyp") == Some("app")
     }
 
     /// A claim that is shown to people and decides nothing; absent if it is empty or no string.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.0.string(name).filter(|text| !text.is_empty())
+        self.members().string(name).filter(|text| !text.is_empty())
     }
 
-    /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
-    fn time(&self, name: &'static str) -> Result<f64, InvalidToken> {
-        self.0.number(name).ok_or(InvalidToken::Claim(name))
+    fn members(&self) -> &Members {
+        let Claims(members) = &**self;
+        members
     }
 }

@@ -7,7 +7,7 @@ use std::{error::Error as _, fmt::Write as _, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, redirect};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     authority::Authority,
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest keys document, in bytes; Entra's have at most 22 KB.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Fetches under way at the same time, for whomever; others wait for their turn.
+/// Fetches under way at the same time, for whomever; others wait for their turn, up to [`TIMEOUT`].
 const MAX_FETCHES: usize = 64;
 
 /// Where keys are fetched from.
@@ -38,6 +38,8 @@ pub(super) enum FetchError {
     Http(#[from] reqwest::Error),
     #[error("status {0}")]
     Status(StatusCode),
+    #[error("too many other fetches were under way")]
+    NoTurn,
     #[error("more than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("{0}")]
@@ -70,8 +72,7 @@ impl KeySource {
     ///
     /// [`FetchError`] for anything but a document with at least one usable key.
     pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
-        // Never closed, so always a turn in the end.
-        let _turn = self.turns.acquire().await;
+        let _turn = timeout(TIMEOUT, self.turns.acquire()).await.map_err(|_| FetchError::NoTurn)?;
         let response = self.client.get(self.authority.keys_url(tenant)).send().await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
@@ -93,7 +94,7 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, FetchError> {
 }
 
 /// reqwest's own text stops before the cause an operator needs, such as "connection refused".
-fn with_causes(error: &reqwest::Error) -> String {
+pub(super) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

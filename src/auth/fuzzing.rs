@@ -30,7 +30,7 @@ pub fn accept_as_if_signed(
 }
 
 /// Parses a keys document and merges it twice; how many keys are then held, and how many were
-/// left out.
+/// left out. `None` if no key of it can be used.
 pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
     let parse = || SigningKeys::parse(document, &Authority::public(), tenant).ok();
     let (first, second) = (parse()?, parse()?);

@@ -106,7 +106,7 @@ impl SigningKeys {
         }
         let mut parsed = Self { keys: Vec::new(), refused: Vec::new(), without_issuer: 0 };
         for key in document.keys {
-            let has_issuer = key.get("issuer").is_some();
+            let has_issuer = key.get("issuer").is_some_and(|issuer| !issuer.is_null());
             match parse_key(key, authority, tenant) {
                 Ok(key) => {
                     parsed.keys.push(key);

@@ -109,6 +109,7 @@ impl KeyCache {
 
     /// A token has been verified with this key: in open mode its tenant is a stranger's no longer.
     pub(super) fn confirm(&self, tenant: TenantId, found: FoundKey) {
+        found.keys.touch();
         if !self.known.contains_key(&tenant) && self.known.len() < MAX_KNOWN_IN_OPEN_MODE {
             self.known.entry(tenant).or_insert(found.keys);
         }

@@ -38,5 +38,5 @@ pub use authority::Authority;
 pub use error::{AuthError, InvalidToken};
 pub use jwks::KeyId;
 pub use principal::{Admin, Editor, Principal, Reader, Role};
-pub use tenants::Tenants;
-pub use verifier::{Access, NotReady, Verifier};
+pub use tenants::{Access, Tenants};
+pub use verifier::{NotReady, Verifier};

@@ -9,7 +9,6 @@ use axum::{
     extract::{FromRef, FromRequestParts},
     http::request::Parts,
 };
-use serde::Serialize;
 
 use super::{bearer, error::AuthError, token::SignedClaims, verifier::Verifier};
 use crate::ids::{Owner, Reach, TenantId, UserId};
@@ -18,15 +17,11 @@ use crate::ids::{Owner, Reach, TenantId, UserId};
 const EMAIL_CLAIMS: [&str; 4] = ["preferred_username", "upn", "unique_name", "email"];
 
 /// The verified caller. As an extractor: anyone signed in, with or without roles.
-///
-/// Serialises to the answer of `GET /api/me`.
-#[derive(Clone, Eq, PartialEq, Serialize)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Principal {
-    #[serde(rename = "id")]
     user: UserId,
     name: String,
     email: String,
-    #[serde(rename = "tenant_id")]
     tenant: TenantId,
     roles: Vec<String>,
     scopes: String,
@@ -93,6 +88,25 @@ impl Principal {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The caller's sign-in name, which may be an email address; empty if the token has none.
+    /// It can change and be given to someone else, so it decides nothing.
+    #[must_use]
+    pub fn email(&self) -> &str {
+        &self.email
+    }
+
+    /// The caller's app roles, as the token spells them.
+    #[must_use]
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// What the caller lets the app do in their name, separated by spaces.
+    #[must_use]
+    pub fn scopes(&self) -> &str {
+        &self.scopes
     }
 
     /// Which of their organisation's tasks the caller may see, and with the role for it, change.

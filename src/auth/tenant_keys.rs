@@ -31,7 +31,7 @@ pub(super) struct TenantKeys {
     held: ArcSwap<KeySet>,
     /// Held for a few comparisons only, never across an await.
     state: Mutex<State>,
-    /// When a key was last looked for, in seconds.
+    /// When a token was last verified, in seconds.
     last_used: AtomicU64,
 }
 
@@ -85,9 +85,12 @@ impl TenantKeys {
 
     /// The key if it is at hand.
     pub(super) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
-        let now = self.clock.monotonic();
-        self.last_used.store(now.as_secs(), Ordering::Relaxed);
-        self.held.load().find(key_id, now).cloned()
+        self.held.load().find(key_id, self.clock.monotonic()).cloned()
+    }
+
+    /// A token has been verified with one of the keys.
+    pub(super) fn touch(&self) {
+        self.last_used.store(self.clock.monotonic().as_secs(), Ordering::Relaxed);
     }
 
     /// Whether any key is at hand.
@@ -95,7 +98,7 @@ impl TenantKeys {
         self.held.load().is_usable(self.clock.monotonic())
     }
 
-    /// For how long no key has been looked for.
+    /// For how long no token has been verified.
     pub(super) fn idle(&self) -> Duration {
         let last_used = Duration::from_secs(self.last_used.load(Ordering::Relaxed));
         self.clock.monotonic().saturating_sub(last_used)
@@ -229,7 +232,7 @@ impl TenantKeys {
 
     fn log_failure(&self, error: &FetchError, age: Option<Duration>, retry_in: Duration) {
         let (tenant, retry_in_s) = (self.tenant, retry_in.as_secs());
-        match age.map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs())) {
+        match age.filter(|&age| age < TRUST).map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs())) {
             Some((age_s, usable_for_s)) => {
                 tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, "cannot fetch signing keys; those at hand serve on");
             }

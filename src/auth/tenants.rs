@@ -1,15 +1,25 @@
-//! Who may come in.
+//! Who may come in, and with which keys: what an operator may change while the service runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use uuid::uuid;
 
+use super::{error::InvalidToken, jwks::KeyId};
 use crate::ids::TenantId;
 
 /// The tenant of personal Microsoft accounts. It is no organisation, so "any organisation"
 /// does not include it.
 /// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
 const PERSONAL_ACCOUNTS: TenantId = TenantId::new(uuid!("9188040d-6c67-4c5b-b112-36a304b66dad"));
+
+/// Who may come in, and with which keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Access {
+    /// The organisations whose people may sign in.
+    pub tenants: Tenants,
+    /// Signing keys that are not trusted, whatever Entra publishes.
+    pub revoked_keys: HashSet<KeyId>,
+}
 
 /// The organisations whose people may sign in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,5 +55,16 @@ impl Tenants {
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Any { .. })
+    }
+}
+
+impl Access {
+    /// Whether a key may be used at all.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken::RevokedKey`] if the operator has revoked it.
+    pub(super) fn check_key(&self, key_id: &KeyId) -> Result<(), InvalidToken> {
+        if self.revoked_keys.contains(key_id) { Err(InvalidToken::RevokedKey) } else { Ok(()) }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct UnverifiedToken<'a> {
     /// The first two segments with the dot between them: what the signature covers.
     message: &'a str,
     signature: &'a str,
-    pub(super) key_id: KeyId,
+    pub(super) unverified_key_id: KeyId,
     pub(super) unverified_claims: Claims,
 }
 
@@ -51,12 +51,12 @@ impl<'a> UnverifiedToken<'a> {
         let (header, claims) = message.split_once('.').ok_or(InvalidToken::Malformed)?;
 
         let header = parse_segment(header)?;
-        let key_id = parse_header(&header)?;
+        let unverified_key_id = parse_header(&header)?;
         let unverified_claims = Claims::new(parse_segment(claims)?);
         if decode(signature)?.is_empty() {
             return Err(InvalidToken::Malformed);
         }
-        Ok(Self { message, signature, key_id, unverified_claims })
+        Ok(Self { message, signature, unverified_key_id, unverified_claims })
     }
 
     /// Checks the signature, RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3).

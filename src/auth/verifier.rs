@@ -1,6 +1,6 @@
 //! From an unverified token to a principal: the steps of the module's documentation, in order.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -9,14 +9,8 @@ use tracing::{Span, field};
 use uuid::Uuid;
 
 use super::{
-    authority::Authority,
-    claims::Expectations,
-    error::{AuthError, InvalidToken},
-    jwks::KeyId,
-    keys::KeyCache,
-    principal::Principal,
-    tenants::Tenants,
-    token::UnverifiedToken,
+    authority::Authority, claims::Expectations, error::AuthError, fetch::with_causes, keys::KeyCache,
+    principal::Principal, tenants::Access, token::UnverifiedToken,
 };
 use crate::{clock::Clock, ids::TenantId};
 
@@ -43,18 +37,9 @@ pub struct TokenPolicy {
     pub required_scope: Option<String>,
 }
 
-/// Who may come in and with which keys: what an operator may change while the service runs.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Access {
-    /// The organisations whose people may sign in.
-    pub tenants: Tenants,
-    /// Signing keys that are not trusted, whatever Entra publishes.
-    pub revoked_keys: HashSet<KeyId>,
-}
-
 /// The system offers no TLS to fetch signing keys with.
 #[derive(Debug, Error)]
-#[error("cannot prepare TLS for fetching signing keys")]
+#[error("cannot prepare TLS for fetching signing keys: {}", with_causes(.0))]
 pub struct TlsUnavailable(#[from] reqwest::Error);
 
 /// Why no token could be verified now.
@@ -85,19 +70,23 @@ impl Verifier {
     /// The first reason to refuse it, in the order of the steps.
     pub async fn verify(&self, unverified_jwt: &str) -> Result<Principal, AuthError> {
         let token = UnverifiedToken::parse(unverified_jwt)?;
-        let tenant = token.unverified_claims.tenant()?;
-        Span::current().record("tid", field::display(tenant));
-        let access = self.access_for(tenant)?;
-        self.expectations.check(&token.unverified_claims, tenant, self.clock.since_epoch())?;
+        let unverified_tenant = token.unverified_claims.tenant()?;
+        Span::current().record("tid", field::display(unverified_tenant));
+        let access = self.access_for(unverified_tenant)?;
+        self.expectations.check(&token.unverified_claims, unverified_tenant, self.clock.since_epoch())?;
 
-        access.check_key(&token.key_id)?;
-        let found = self.keys.find(&access.tenants, tenant, &token.key_id).await?;
-        // A fetch may have taken seconds: who or what was trusted before may be no longer.
-        self.access_for(tenant)?.check_key(&token.key_id)?;
+        let key_id = token.unverified_key_id.clone();
+        access.check_key(&key_id)?;
+        let found = self.keys.find(&access.tenants, unverified_tenant, &key_id).await?;
         let signed_claims = token.verify(&found.key)?;
+
+        // A fetch may have taken seconds: who or what was trusted before may be no longer.
+        let tenant = signed_claims.tenant()?;
+        self.access_for(tenant)?.check_key(&key_id)?;
         self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
+        let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
         self.keys.confirm(tenant, found);
-        Principal::from_claims(&signed_claims, self.required_scope.as_deref())
+        Ok(principal)
     }
 
     /// Who may come in at the moment.
@@ -106,13 +95,21 @@ impl Verifier {
     }
 
     /// Lets other tenants in, or trusts other keys, from the next request on.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts fetches of keys.
     pub fn replace_access(&self, access: Access) {
         self.access.store(Arc::new(access));
         drop(self.start_due_fetches());
     }
 
     /// Starts the fetches of keys that are due. They run whether or not the future is polled,
-    /// which completes when all of them have ended. To be called from within a tokio runtime.
+    /// which completes when all of them have ended.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
     pub fn start_due_fetches(&self) -> impl Future<Output = ()> + Send + use<> {
         let flights = self.keys.start_due_fetches(&self.access.load().tenants);
         async move {
@@ -148,11 +145,5 @@ impl Verifier {
     fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {
         let access = self.access.load_full();
         if access.tenants.allow(tenant) { Ok(access) } else { Err(AuthError::TenantNotAllowed(tenant)) }
-    }
-}
-
-impl Access {
-    fn check_key(&self, key_id: &KeyId) -> Result<(), InvalidToken> {
-        if self.revoked_keys.contains(key_id) { Err(InvalidToken::RevokedKey) } else { Ok(()) }
     }
 }

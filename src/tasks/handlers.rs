@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::State,
     http::{HeaderName, header::LINK},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
@@ -24,11 +24,11 @@ pub(crate) async fn list(
     reader: Reader,
     State(tasks): State<Tasks>,
     page: Page,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let reach = reader.reach();
     let listing = tasks.list(reader.tenant(), reach, page).await?;
     let body: Vec<_> = listing.tasks.iter().map(|task| TaskBody::listed(task, reach)).collect();
-    Ok((next_page(page, &listing), Json(body).into_response()))
+    Ok((next_page(page, &listing), Json(body)).into_response())
 }
 
 /// `POST /api/tasks`: the caller becomes the owner.
@@ -36,7 +36,7 @@ pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
     CreateTask { title }: CreateTask,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let new = NewTask { title, owner_name: editor.name().to_owned() };
     let task = tasks.insert(editor.owner(), new).await?;
     Ok(Json(TaskBody::new(&task)).into_response())
@@ -48,7 +48,7 @@ pub(crate) async fn update(
     State(tasks): State<Tasks>,
     TaskPath(id): TaskPath,
     update: TaskUpdate,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let task = tasks.update(editor.tenant(), editor.reach(), id, update).await?;
     let task = task.ok_or(ApiError::TaskNotFound)?;
     Ok(Json(TaskBody::new(&task)).into_response())

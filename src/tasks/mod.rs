@@ -57,12 +57,12 @@ pub enum TitleError {
     /// More than [`Title::MAX_CHARS`] characters.
     #[error("String should have at most {} characters", Title::MAX_CHARS)]
     TooLong,
-    /// Nothing but white space.
-    #[error("String should not be blank")]
-    Blank,
     /// A control character, such as a line break.
     #[error("String should not contain control characters")]
     Control,
+    /// Nothing but white space.
+    #[error("String should not be blank")]
+    Blank,
 }
 
 /// Which part of a list is wanted.

@@ -31,7 +31,7 @@ pub struct Listing {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The store cannot be reached now.
-    #[error("the task store is unavailable")]
+    #[error("the task store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

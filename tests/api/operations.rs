@@ -6,15 +6,18 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     process::Output,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::http::{Method, StatusCode};
+use tenant_tasks::clock::SystemClock;
 
 use crate::{
     service::{Service, command},
     support::{
-        app::{TestApp, answer},
+        app::{TestApp, answer, listen},
+        entra::{Behaviour, MockEntra},
         people::{ADMIN, API_CLIENT_ID, CONTOSO},
     },
 };
@@ -67,34 +70,31 @@ fn settings_are_read_from_a_file_too_and_the_environment_wins() {
     assert_eq!(message, "tenant-tasks: PORT must be a whole number from 0 to 65535\n");
 }
 
-#[test]
-fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean() {
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean() {
     for signal in ["-TERM", "-INT"] {
-        let service = Service::start(&[]);
-        let mut idle = service.connect();
-        let mut busy = service.connect();
-        let body = br#"{"title":"x"}"#;
-        let head = format!(
-            "POST /api/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        // Without a token the service answers before the body; ask it to wait for one.
-        busy.write_all(head.replace("POST /api/tasks", "GET /health").as_bytes()).unwrap();
-        busy.write_all(&body[..5]).unwrap();
-        let mut byte = [0];
-        busy.read_exact(&mut byte).unwrap();
+        let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+        entra.behave(CONTOSO, Behaviour::Delay(Duration::from_secs(1)));
+        let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
+        let token = entra.v1(CONTOSO, ADMIN).sign();
+        let (mut idle, mut busy) = (service.connect(), service.connect());
+        // In flight: its keys are being fetched, and that takes a second.
+        write!(busy, "GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+        while entra.fetches(CONTOSO) == 0 {
+            tokio::task::yield_now().await;
+        }
 
         let started = Instant::now();
         service.signal(signal);
-        // An idle connection is closed at once, and no new one is accepted.
-        assert_eq!(idle.read(&mut byte).unwrap(), 0, "{signal}: the idle connection is closed");
+        service.wait_for_line("stopping");
+        assert_eq!(idle.read(&mut [0]).unwrap(), 0, "{signal}: the idle connection is closed");
         let mut answer = String::new();
         busy.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains(r#"{"status":"healthy"}"#), "{signal}: {answer}");
-        let (status, log) = service.finish();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Ada Admin"), "{signal}: {answer}");
+        assert!(TcpStream::connect(&service.address).is_err(), "{signal}: no new connection");
+        let (status, _) = service.finish();
         assert!(status.success(), "{signal}: {status}");
         assert!(started.elapsed() < Duration::from_secs(10), "{signal}: {:?}", started.elapsed());
-        assert!(log.contains("stopping"), "{log}");
     }
 }
 
@@ -115,9 +115,19 @@ fn a_request_that_never_ends_delays_a_stop_by_ten_seconds_at_most() {
     assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
 }
 
-#[test]
-fn a_token_never_reaches_the_log() {
-    let service = Service::start(&[("RUST_LOG", "trace")]);
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_token_nor_a_persons_name_ever_reaches_the_log() {
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    let settings = [("RUST_LOG", "trace"), ("AZURE_AUTHORITY_HOST", &entra.authority)];
+    let service = Service::start(&settings);
+    let good = entra.v1(CONTOSO, ADMIN).sign();
+    let mut stream = service.connect();
+    let head = format!("Host: x\r\nConnection: close\r\nAuthorization: Bearer {good}\r\n");
+    write!(stream, "GET /api/me HTTP/1.1\r\n{head}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("Ada Admin"), "{answer}");
+
     let token = "eyJzZWNyZXQiOiJ0b2tlbiJ9.eyJ0aWQiOiJzZWNyZXQifQ.c2VjcmV0";
     for request in [
         format!(
@@ -135,8 +145,11 @@ fn a_token_never_reaches_the_log() {
     }
     service.signal("-TERM");
     let (_, log) = service.finish();
-    assert!(log.lines().count() >= 4, "{log}");
-    assert!(!log.contains("eyJ") && !log.contains("c2VjcmV0"), "{log}");
+    assert!(log.lines().count() >= 5, "{log}");
+    let signature = good.rsplit_once('.').unwrap().1;
+    for secret in ["eyJ", "c2VjcmV0", signature, "Ada Admin", "admin@contoso"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
 }
 
 #[tokio::test]

@@ -6,21 +6,23 @@ use std::sync::{
 };
 
 use axum::http::{Method, StatusCode};
+use tenant_tasks::clock::SystemClock;
 use tokio::task::JoinSet;
 
 use crate::{
     service::Service,
     support::{
-        app::{Answer, TestApp, answer},
+        app::{Answer, answer, listen},
+        entra::MockEntra,
         people::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Organisation},
     },
 };
 
-/// A service whose allowed tenants are in a file, with the stand-in of a [`TestApp`].
-async fn start(allowed: &[Organisation]) -> (TestApp, Service) {
-    let app = TestApp::start().await;
-    let service = Service::start_with_file(&file(allowed), &[("AZURE_AUTHORITY_HOST", &app.entra.authority)]);
-    (app, service)
+/// A service whose allowed tenants are in a file, and the stand-in it trusts.
+async fn start(allowed: &[Organisation]) -> (MockEntra, Service) {
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    let service = Service::start_with_file(&file(allowed), &[("AZURE_AUTHORITY_HOST", &entra.authority)]);
+    (entra, service)
 }
 
 fn file(allowed: &[Organisation]) -> String {
@@ -34,8 +36,8 @@ async fn me(client: &reqwest::Client, service: &Service, token: &str) -> Answer 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sighup_tenants_come_and_go_under_load_and_nobody_else_notices() {
-    let (app, service) = start(&[CONTOSO, FABRIKAM]).await;
-    let tokens = [CONTOSO, FABRIKAM, NORTHWIND].map(|organisation| app.entra.v1(organisation, ADMIN).sign());
+    let (entra, service) = start(&[CONTOSO, FABRIKAM]).await;
+    let tokens = [CONTOSO, FABRIKAM, NORTHWIND].map(|organisation| entra.v1(organisation, ADMIN).sign());
     let [staying, leaving, coming] = &tokens;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     assert_eq!(me(&client, &service, leaving).await.status, StatusCode::OK);
@@ -70,14 +72,14 @@ async fn on_sighup_tenants_come_and_go_under_load_and_nobody_else_notices() {
     more_answers().await;
     println!("{} requests of the tenant that stayed, none failed", answered.load(Ordering::SeqCst));
     assert_eq!((removed.status, added.status), (StatusCode::FORBIDDEN, StatusCode::OK));
-    assert_eq!(app.entra.fetches(NORTHWIND), 1, "prefetched, or fetched once for the first request");
+    assert_eq!(entra.fetches(NORTHWIND), 1, "prefetched, or fetched once for the first request");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_file_is_noticed_without_being_told() {
-    let (app, service) = start(&[CONTOSO]).await;
+    let (entra, service) = start(&[CONTOSO]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let token = app.entra.v1(FABRIKAM, ADMIN).sign();
+    let token = entra.v1(FABRIKAM, ADMIN).sign();
     assert_eq!(me(&client, &service, &token).await.status, StatusCode::FORBIDDEN);
     service.rewrite_file(&file(&[CONTOSO, FABRIKAM]));
     let line = tokio::task::spawn_blocking(move || (service.wait_for_line("tenant added"), service));
@@ -88,9 +90,9 @@ async fn a_change_of_the_file_is_noticed_without_being_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_change_nothing_and_the_log_says_why() {
-    let (app, service) = start(&[CONTOSO]).await;
+    let (entra, service) = start(&[CONTOSO]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let token = entra.v1(CONTOSO, ADMIN).sign();
     for (broken, reason) in [
         ("ALLOWED_TENANT_IDS=contoso\n", "ALLOWED_TENANT_IDS must list GUIDs"),
         ("ALLOWED_TENANT_IDS=\n", "ALLOWED_TENANT_IDS lists nobody"),

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tenant_tasks::{
     auth::Verifier,
-    clock::{Clock, SystemClock},
+    clock::Clock,
     config::{Config, Variables},
     routes::{self, AppState},
     server,
@@ -43,11 +43,10 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The system's clock, ahead by as much as a test likes.
+/// A clock that stands still but for the steps of a test.
 #[derive(Default)]
 pub struct SteppedClock {
-    system: SystemClock,
-    ahead_millis: AtomicU64,
+    stepped_millis: AtomicU64,
 }
 
 impl TestApp {
@@ -139,28 +138,27 @@ impl Answer {
 }
 
 impl SteppedClock {
+    /// Where every test begins, since the Unix epoch: in the year 2027.
+    const START: Duration = Duration::from_hours(500_000);
+
     pub fn step(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).expect("a step of less than 500 million years");
-        self.ahead_millis.fetch_add(millis, Ordering::SeqCst);
+        self.stepped_millis.fetch_add(millis, Ordering::SeqCst);
     }
 
     /// How long ago a moment of the monotonic clock was.
     pub fn since(&self, moment: Duration) -> Duration {
         self.monotonic().saturating_sub(moment)
     }
-
-    fn ahead(&self) -> Duration {
-        Duration::from_millis(self.ahead_millis.load(Ordering::SeqCst))
-    }
 }
 
 impl Clock for SteppedClock {
     fn since_epoch(&self) -> Duration {
-        self.system.since_epoch() + self.ahead()
+        Self::START + self.monotonic()
     }
 
     fn monotonic(&self) -> Duration {
-        self.system.monotonic() + self.ahead()
+        Duration::from_millis(self.stepped_millis.load(Ordering::SeqCst))
     }
 }
 

@@ -50,7 +50,7 @@ impl Person {
         format!("{}-{:012}", &organisation.tenant[..23], self.number)
     }
 
-    /// Who also knows them as someone else: the pairwise `sub`.
+    /// Their `sub`: pairwise, another one for each app.
     pub fn sub(self, organisation: Organisation) -> String {
         format!("{}-{}-pairwise-subject-of-this-app", organisation.name, self.name)
     }
