@@ -65,8 +65,10 @@ impl Reloader {
         let config = config::read_variables(&self.directory).and_then(|variables| Config::parse(&variables));
         match config {
             Ok(config) => {
-                log_changes(&verifier.access(), &config.access);
-                verifier.replace_access(config.access);
+                let old = verifier.access();
+                verifier.replace_access(config.access.clone());
+                // Only now, so that who has read the line finds it true.
+                log_changes(&old, &config.access);
             }
             Err(error) => tracing::error!(%error, "settings not reloaded: the old ones stay in force"),
         }

@@ -197,14 +197,13 @@ async fn a_thousand_first_requests_at_once_cause_one_fetch() {
     let app = TestApp::start().await;
     app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
-    let app = Arc::new(app);
     let mut requests = JoinSet::new();
     for _ in 0..1000 {
-        let (app, token) = (app.clone(), token.clone());
-        requests.spawn(async move { app.me(&token).await.status });
+        // Past the sockets: a thousand of them are more than many a laptop lets a process have.
+        let (verifier, token) = (Arc::clone(&app.verifier), token.clone());
+        requests.spawn(async move { verifier.verify(&token).await });
     }
-    let statuses = requests.join_all().await;
-    assert_eq!(statuses, [StatusCode::OK; 1000]);
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
     assert_eq!(app.entra.fetches(CONTOSO), 1);
 }
 
