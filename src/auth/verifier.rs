@@ -75,14 +75,13 @@ impl Verifier {
         let access = self.access_for(unverified_tenant)?;
         self.expectations.check(&token.unverified_claims, unverified_tenant, self.clock.since_epoch())?;
 
-        let key_id = token.unverified_key_id.clone();
-        access.check_key(&key_id)?;
-        let found = self.keys.find(&access.tenants, unverified_tenant, &key_id).await?;
-        let signed_claims = token.verify(&found.key)?;
-
+        access.check_key(&token.unverified_key_id)?;
+        let found = self.keys.find(&access.tenants, unverified_tenant, &token.unverified_key_id).await?;
         // A fetch may have taken seconds: who or what was trusted before may be no longer.
+        self.access_for(unverified_tenant)?.check_key(&token.unverified_key_id)?;
+
+        let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
-        self.access_for(tenant)?.check_key(&key_id)?;
         self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
         self.keys.confirm(tenant, found);

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     app::TestApp,
     entra::Behaviour,
-    people::{ADMIN, CONTOSO, FABRIKAM, Organisation},
+    people::{ADMIN, CONTOSO, FABRIKAM, Organisation, absent_tenant},
     tokens::{SigningKey, Token},
 };
 
@@ -303,8 +303,7 @@ async fn time_beside(app: &Arc<TestApp>, load: Vec<String>, detail: &'static str
 
 #[tokio::test]
 async fn no_more_than_64_fetches_are_under_way_at_once() {
-    let tenants: Vec<_> =
-        (0..200).map(|number| format!("{number:08x}-0000-4000-8000-000000000000")).collect();
+    let tenants: Vec<_> = (0..200).map(absent_tenant).collect();
     let app = TestApp::start_with(&[("ALLOWED_TENANT_IDS", &tenants.join(","))]).await;
     // Long enough for all to be asked for in the meantime.
     app.entra.delay_absent_tenants(100);

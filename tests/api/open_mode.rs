@@ -8,19 +8,18 @@ use tenant_tasks::auth::AuthError;
 use crate::support::{
     app::TestApp,
     entra::Behaviour,
-    people::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Organisation},
+    people::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Organisation, absent_tenant},
     tokens::{SigningKey, Token},
 };
 
 /// An organisation nobody has heard of.
 fn stranger(number: usize) -> Organisation {
-    let tenant = format!("{number:08x}-0000-4000-8000-000000000000");
-    Organisation { name: "stranger", tenant: Box::leak(tenant.into_boxed_str()) }
+    Organisation { name: "stranger", tenant: Box::leak(absent_tenant(number).into_boxed_str()) }
 }
 
 /// A token that gets as far as its key, and no further.
 fn strangers_token(good: &Token, number: usize) -> String {
-    let tenant = format!("{number:08x}-0000-4000-8000-000000000000");
+    let tenant = absent_tenant(number);
     let issuer = format!("https://sts.windows.net/{tenant}/");
     good.clone().with("tid", tenant).with("iss", issuer).unsigned()
 }

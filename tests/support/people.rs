@@ -26,6 +26,11 @@ pub const NORTHWIND: Organisation =
 
 pub const ORGANISATIONS: [Organisation; 3] = [CONTOSO, FABRIKAM, NORTHWIND];
 
+/// The `tid` of a tenant that does not exist, another one for each number.
+pub fn absent_tenant(number: usize) -> String {
+    format!("{number:08x}-0000-4000-8000-000000000000")
+}
+
 /// Someone, in every organisation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Person {
