@@ -1,0 +1,325 @@
+#!/usr/bin/env bash
+# From a signed-in Azure CLI to a .env that starts the service: see usage below, or ./setup.sh --help.
+#
+# Each step reads what is there and writes only what is missing, so it can be run again at any time, and after
+# any interruption. .env comes last.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=src/azure/graph.sh
+source src/azure/graph.sh
+# shellcheck source=src/azure/env_file.sh
+source src/azure/env_file.sh
+# shellcheck source=src/azure/registration.sh
+source src/azure/registration.sh
+
+usage() {
+  cat <<'USAGE'
+usage: ./setup.sh [--dry-run] [--no-test-users] [API_NAME [SPA_NAME]]
+
+Registers the API and its single-page app with the Entra tenant that az is signed in to, makes three test users
+with a role each, and writes .env. Run it again at any time: it repairs what is missing and changes nothing else.
+
+  API_NAME          the API's name, tenant-tasks-api if there is none yet
+  SPA_NAME          the single-page app's name: the API's with -spa for -api
+  --no-test-users   make no test users
+  --dry-run         only print what would be done
+USAGE
+}
+
+main() {
+  parse_arguments "$@"
+  require_tools
+  graph_open
+  sign_in
+  find_registrations
+  check_rights
+  register_api
+  register_spa
+  connect
+  make_principals
+  if [[ -n $TEST_USERS ]]; then
+    make_test_users
+  fi
+  write_env
+  print_summary
+}
+
+parse_arguments() {
+  API_NAME='' SPA_NAME='' TEST_USERS=yes
+  local argument
+  for argument; do
+    case $argument in
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      --dry-run) DRY_RUN=yes ;;
+      --no-test-users) TEST_USERS='' ;;
+      -*)
+        usage >&2
+        exit 2
+        ;;
+      *)
+        parse_name "$argument"
+        if [[ -z $API_NAME ]]; then
+          API_NAME=$argument
+        elif [[ -z $SPA_NAME ]]; then
+          SPA_NAME=$argument
+        else
+          usage >&2
+          exit 2
+        fi
+        ;;
+    esac
+  done
+}
+
+# What is there of ours: API and SPA become their registrations, {} where there is none.
+find_registrations() {
+  local recorded by_hand
+  recorded=$(env_setting AZURE_API_CLIENT_ID in || true)
+  by_hand=$(env_setting AZURE_API_CLIENT_ID out || true)
+  API='{}' SPA='{}' MARK=$(mark_of "${API_NAME:-tenant-tasks-api}")
+  if find_application "${recorded:-$by_hand}" "$MARK.api"; then
+    API=$GRAPH_ANSWER
+    MARK=$(jq -r '.uniqueName | rtrimstr(".api")' <<<"$API")
+  fi
+  if [[ -n $by_hand && $by_hand != "$(jq -r '.appId' <<<"$API")" ]]; then
+    die "AZURE_API_CLIENT_ID in $ENV_FILE is not a registration of setup.sh: take the line out, it makes its own"
+  fi
+  API_NAME=${API_NAME:-$(jq -r '.displayName // "tenant-tasks-api"' <<<"$API")}
+  if find_application "$(env_setting AZURE_SPA_CLIENT_ID in || true)" "$MARK.spa"; then
+    SPA=$GRAPH_ANSWER
+  fi
+  SPA_NAME=${SPA_NAME:-$(jq -r --arg name "${API_NAME%-api}-spa" '.displayName // $name' <<<"$SPA")}
+}
+
+# Says before the first change what would fail later. What it cannot find out, Graph's refusal will say.
+check_rights() {
+  local role upn
+  if [[ $ACCOUNT_TYPE == user ]] && has_no_directory_role; then
+    if may_not_register; then
+      die "$ACCOUNT may not register apps in this tenant: ask for the role Application Developer. Nothing was changed."
+    fi
+    [[ -z $TEST_USERS ]] || die "$ACCOUNT may register apps here, but not make users: add --no-test-users, or" \
+      'sign in as an administrator. Nothing was changed.'
+  fi
+  [[ -n $TEST_USERS ]] || return 0
+  for role in $ROLES; do
+    upn=$(upn_of "$role")
+    if find_user "$upn" && ! user_is_ours; then
+      die "there is a user $upn already, not made by this set-up: add --no-test-users. Nothing was changed."
+    fi
+  done
+}
+
+has_no_directory_role() {
+  graph_once get "/me/transitiveMemberOf/microsoft.graph.directoryRole?\$select=roleTemplateId" &&
+    [[ $(jq '.value | length' <<<"$GRAPH_ANSWER") == 0 ]]
+}
+
+may_not_register() {
+  graph_once get /policies/authorizationPolicy &&
+    [[ $(jq '.defaultUserRolePermissions.allowedToCreateApps' <<<"$GRAPH_ANSWER") == false ]]
+}
+
+register_api() {
+  local missing
+  if [[ $API == '{}' ]]; then
+    missing=$(missing_of_api '')
+    create_application "register the API $API_NAME" "$MARK.api" "$missing"
+    API=$GRAPH_ANSWER
+  fi
+  API_ID=$(jq -r '.appId' <<<"$API")
+}
+
+register_spa() {
+  local missing
+  missing=$(missing_of_spa)
+  if [[ $SPA == '{}' ]]; then
+    create_application "register the single-page app $SPA_NAME" "$MARK.spa" "$missing"
+    SPA=$GRAPH_ANSWER
+  else
+    repair_application "the single-page app $SPA_NAME" "$SPA" "$missing"
+  fi
+  SPA_ID=$(jq -r '.appId' <<<"$SPA")
+}
+
+# The API learns of its own identifier and of the single-page app, so that one consent covers both.
+connect() {
+  local missing
+  missing=$(missing_of_api "$SPA_ID")
+  repair_application "the API $API_NAME" "$API" "$missing"
+}
+
+missing_of_api() {
+  jq -c --arg name "$API_NAME" --arg spa "$1" --argjson ids "$ENTITLEMENTS" -f src/azure/api.jq <<<"$API"
+}
+
+missing_of_spa() {
+  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --argjson ids "$ENTITLEMENTS" -f src/azure/spa.jq <<<"$SPA"
+}
+
+# create_application WHAT MARK BODY: by its mark, so that a second try makes no second one.
+create_application() {
+  graph_write "$1" patch "/applications(uniqueName='$2')" "$3" 'Prefer=create-if-missing'
+  if [[ -z $GRAPH_ANSWER ]]; then
+    # It was there after all; Graph then answers nothing.
+    graph_await "/applications(uniqueName='$2')?\$select=$FIELDS"
+  fi
+}
+
+# repair_application WHAT REGISTRATION MISSING
+repair_application() {
+  if [[ $3 == '{}' ]]; then
+    say "as it should be: $1"
+  else
+    graph_write "complete $1 ($(jq -r 'keys | join(", ")' <<<"$3"))" \
+      patch "/applications/$(jq -r '.id' <<<"$2")" "$3"
+  fi
+}
+
+make_principals() {
+  ensure_principal "$SPA_ID" "$SPA_NAME"
+  ensure_principal "$API_ID" "$API_NAME"
+  API_PRINCIPAL=$(jq -r '.id' <<<"$GRAPH_ANSWER")
+}
+
+# ensure_principal CLIENT_ID NAME: GRAPH_ANSWER is the service principal, which people are given roles at.
+ensure_principal() {
+  local path="/servicePrincipals(appId='$1')?\$select=id" body
+  if graph_read "$path"; then
+    say "as it should be: the service principal of $2"
+    return 0
+  fi
+  # The tag is what lists it under Enterprise applications.
+  body="{\"appId\":\"$1\",\"tags\":[\"WindowsAzureActiveDirectoryIntegratedApp\"]}"
+  graph_write "create the service principal of $2" post /servicePrincipals "$body" || graph_await "$path"
+}
+
+make_test_users() {
+  local role assignments
+  new_password
+  ACCOUNTS='' SHOWN=''
+  graph_list "/servicePrincipals/$API_PRINCIPAL/appRoleAssignedTo"
+  assignments=$GRAPH_ANSWER
+  for role in $ROLES; do
+    ensure_user "$role"
+    ensure_assignment "$role" "$USER_ID" "$assignments"
+  done
+  # Before .env says that they were shown: if this is cut short here, the next run sets new ones.
+  printf '\nTest accounts of this tenant:\n%s' "$ACCOUNTS"
+}
+
+# ensure_user ROLE: sets USER_ID, and adds a line to ACCOUNTS.
+ensure_user() {
+  local role=$1 upn note=$PASSWORD body path
+  upn=$(upn_of "$role")
+  path="/users/$upn?\$select=id,userPrincipalName,department"
+  body=$(jq -c --arg upn "$upn" --arg nickname "${upn%%@*}" --arg name "Test $role ($API_NAME)" --arg mark "$MARK" '
+    {accountEnabled: true, displayName: $name, mailNickname: $nickname, userPrincipalName: $upn, department: $mark,
+     passwordProfile: {password: ., forceChangePasswordNextSignIn: false}}' <<<"$PASSWORD_JSON")
+  if ! graph_read "$path"; then
+    if graph_write "create the user $upn" post /users "$body"; then
+      USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER")
+    else
+      # Made by a try whose answer was lost, or by a run before this one.
+      graph_await "$path"
+      set_password "$upn" "$body"
+    fi
+  elif [[ " $(shown_before) " == *" $upn "* ]]; then
+    USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER") note='(as shown before)'
+    say "as it should be: the user $upn"
+  else
+    set_password "$upn" "$body"
+  fi
+  ACCOUNTS+=$(printf '  %-6s  %s  %s' "$role" "$upn" "$note")$'\n'
+  SHOWN="$SHOWN $upn"
+}
+
+# set_password UPN BODY: a user that is there, but whose password nobody has seen.
+set_password() {
+  user_is_ours || die "the user $1 was not made by this set-up"
+  USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER")
+  graph_write "set a password for the user $1" patch "/users/$USER_ID" "$(jq -c '{passwordProfile}' <<<"$2")"
+}
+
+shown_before() { env_part in | sed -n "s/^$ENV_USERS//p"; }
+
+# 24 letters and digits, 142 bits, in four groups; with the hyphens it has every kind that a policy may ask for.
+new_password() {
+  local text=''
+  until [[ $text =~ [a-z] && $text =~ [A-Z] && $text =~ [0-9] ]]; do
+    text=$(head -c 96 /dev/urandom | base64 | tr -d '+/=\n')
+    text=${text:0:24}
+  done
+  PASSWORD=${text:0:6}-${text:6:6}-${text:12:6}-${text:18:6}
+  PASSWORD_JSON="\"$PASSWORD\""
+}
+
+# ensure_assignment ROLE USER_ID ASSIGNMENTS
+ensure_assignment() {
+  local role body
+  role=$(jq -r --arg role "$1" '.[$role]' <<<"$ENTITLEMENTS")
+  body="{\"principalId\":\"$2\",\"resourceId\":\"$API_PRINCIPAL\",\"appRoleId\":\"$role\"}"
+  if jq -e --arg user "$2" --arg role "$role" 'any(.principalId == $user and .appRoleId == $role)' <<<"$3" >/dev/null; then
+    say "as it should be: the role $1 of its test user"
+  else
+    # At the resource's end: that is where users of an application belong. There already is as good as done.
+    graph_write "give the test user the role $1" post "/servicePrincipals/$API_PRINCIPAL/appRoleAssignedTo" "$body" ||
+      true
+  fi
+}
+
+write_env() {
+  local block name value shown
+  shown=${SHOWN:-$(shown_before)}
+  block=$(
+    say "$ENV_BEGIN"
+    for name in $ENV_OWN; do
+      case $name in
+        AZURE_API_CLIENT_ID) value=$API_ID ;;
+        AZURE_SPA_CLIENT_ID) value=$SPA_ID ;;
+        AZURE_HOME_TENANT_ID) value=$TENANT_ID ;;
+        AZURE_AUTHORITY_HOST) [[ $AUTHORITY != https://login.microsoftonline.com ]] || continue && value=$AUTHORITY ;;
+        ALLOWED_TENANT_IDS)
+          # The operator's, once it is there.
+          [[ -z $(env_setting "$name" out || true) ]] || continue
+          value=$(env_setting "$name" in || say "$TENANT_ID")
+          ;;
+      esac
+      say "$name=$value"
+    done
+    env_foreign
+    [[ -z $shown ]] || say "$ENV_USERS${shown# }"
+    say "$ENV_END"
+  )
+  if [[ -z $DRY_RUN ]]; then
+    env_replace "$block"
+  else
+    printf '\nwould write into %s:\n%s\n' "$ENV_FILE" "$block"
+  fi
+}
+
+print_summary() {
+  cat <<SUMMARY
+
+The single-page app's settings:
+  client id      $SPA_ID
+  authority      $AUTHORITY/organizations
+  scope          api://$API_ID/access_as_user
+  redirect URI   http://localhost:3000
+
+Another organisation joins like this:
+  1. Its administrator opens this address and accepts, which adds both apps to their tenant:
+     $AUTHORITY/organizations/adminconsent?client_id=$SPA_ID
+     The page it ends on need not load; its address ends in tenant=, followed by their tenant id.
+  2. Add that tenant id to ALLOWED_TENANT_IDS in $ENV_FILE, after a comma. A running service notices.
+  3. Their administrator gives people a role: Entra admin centre, Enterprise applications, $API_NAME,
+     Users and groups. Your own assignments do not carry over.
+
+The service's settings are in $ENV_FILE. Start it: cargo run --release
+SUMMARY
+}
+
+main "$@"
