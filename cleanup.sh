@@ -17,7 +17,7 @@ usage: ./cleanup.sh [--dry-run] [--yes] [API_NAME]
 
 Deletes for good the two registrations and the test users that setup.sh made, and takes its lines out of .env.
 
-  API_NAME    as given to setup.sh; needed only if .env does not say which registration it is
+  API_NAME    as given to setup.sh; needed only where .env has no lines of it, after an interruption
   --yes       do not ask
   --dry-run   only print what would be done
 USAGE
@@ -35,7 +35,7 @@ main() {
     delete_all
     purge_all
   else
-    say 'Nothing of setup.sh is in this tenant.'
+    say "Nothing that bears the mark $MARK is in this tenant."
   fi
   clean_env
 }
@@ -67,29 +67,17 @@ parse_arguments() {
   done
 }
 
-# The mark is read off the recorded registration, alive or deleted; without a record it follows from the name.
-# A record of what is gone leads nowhere: the default name might be another team's.
+# By the mark in .env, or by the one that follows from a name given. With neither, nothing is ours to delete:
+# the default name's mark could be another clone's.
 find_mark() {
-  local recorded
   KEEP_ENV=''
-  recorded=$(env_setting AZURE_API_CLIENT_ID in || true)
-  graph_list "/directory/deletedItems/microsoft.graph.application?\$select=id,appId,uniqueName,displayName"
-  DELETED_APPS=$GRAPH_ANSWER
-  MARK=''
-  if [[ -n $recorded ]]; then
-    if find_application "$recorded" ''; then
-      MARK=$(jq -r '.uniqueName | rtrimstr(".api")' <<<"$GRAPH_ANSWER")
-    else
-      MARK=$(jq -r --arg id "$recorded" '
-        first(.[] | select(.appId == $id) | .uniqueName // "" | select(startswith("tenant-tasks-setup.")))
-        // "" | rtrimstr(".api")' <<<"$DELETED_APPS")
-    fi
-  fi
+  MARK=$(env_note "$ENV_MARK")
   if [[ -n $API_NAME ]]; then
     [[ -z $MARK || $MARK == "$(mark_of "$API_NAME")" ]] || KEEP_ENV=yes
     MARK=$(mark_of "$API_NAME")
-  elif [[ -z $recorded ]]; then
-    MARK=$(mark_of tenant-tasks-api)
+  elif [[ -z $MARK ]]; then
+    die "$ENV_FILE does not say what setup.sh made. If it was interrupted, add the API's name: ${0##*/}" \
+      'tenant-tasks-api, say. Nothing was changed.'
   fi
 }
 
@@ -101,7 +89,8 @@ find_ours() {
   : >"$WORK/alive"
   : >"$WORK/purge"
   : >"$WORK/purge-last"
-  [[ -n $MARK ]] || return 0
+  graph_list "/directory/deletedItems/microsoft.graph.application?\$select=id,appId,uniqueName,displayName"
+  DELETED_APPS=$GRAPH_ANSWER
   for role in $ROLES; do
     if find_user "$(upn_of "$role")" && user_is_ours; then
       note_alive users 'the user' userPrincipalName purge
@@ -159,7 +148,8 @@ purge_all() {
   local id what
   while IFS=$'\t' read -r id what; do
     if [[ -n $DRY_RUN ]] || is_deleted "$id"; then
-      graph_write "purge $what" delete "/directory/deletedItems/$id"
+      graph_write "purge $what" delete "/directory/deletedItems/$id" ||
+        say "left among the deleted, for an administrator or the 30 days after which it goes by itself: $what"
     fi
   done <"$WORK/purge"
 }
@@ -181,7 +171,7 @@ clean_env() {
     say "$ENV_FILE is of another registration, and stays as it is."
     return 0
   }
-  grep -qxF "$ENV_BEGIN" "$ENV_FILE" 2>/dev/null || return 0
+  [[ -n $(env_note "$ENV_MARK") ]] || return 0
   tenants=$(env_setting ALLOWED_TENANT_IDS in || true)
   kept=$(
     [[ -z $tenants || $tenants == "$TENANT_ID" ]] || say "ALLOWED_TENANT_IDS=$tenants"

@@ -19,7 +19,7 @@ usage: ./setup.sh [--dry-run] [--no-test-users] [API_NAME [SPA_NAME]]
 Registers the API and its single-page app with the Entra tenant that az is signed in to, makes three test users
 with a role each, and writes .env. Run it again at any time: it repairs what is missing and changes nothing else.
 
-  API_NAME          the API's name, tenant-tasks-api if there is none yet
+  API_NAME          the API's name, tenant-tasks-api if none is given; it cannot be changed afterwards
   SPA_NAME          the single-page app's name: the API's with -spa for -api
   --no-test-users   make no test users
   --dry-run         only print what would be done
@@ -76,21 +76,28 @@ parse_arguments() {
 
 # What is there of ours: API and SPA become their registrations, {} where there is none.
 find_registrations() {
-  local recorded by_hand
+  local by_hand recorded
+  MARK=$(env_note "$ENV_MARK")
+  if [[ -n $MARK && -n $API_NAME && $MARK != "$(mark_of "$API_NAME")" ]]; then
+    die "$ENV_FILE is of ${MARK#"$(mark_of '')"}: set up $API_NAME from another clone, or ./cleanup.sh first"
+  fi
+  MARK=${MARK:-$(mark_of "${API_NAME:-tenant-tasks-api}")}
+  API='{}' SPA='{}' GONE_SPA=''
   recorded=$(env_setting AZURE_API_CLIENT_ID in || true)
-  by_hand=$(env_setting AZURE_API_CLIENT_ID out || true)
-  API='{}' SPA='{}' MARK=$(mark_of "${API_NAME:-tenant-tasks-api}")
-  if find_application "${recorded:-$by_hand}" "$MARK.api"; then
+  if find_application "$recorded" "$MARK.api"; then
     API=$GRAPH_ANSWER
-    MARK=$(jq -r '.uniqueName | rtrimstr(".api")' <<<"$API")
+    [[ -n $recorded ]] || say "found, from a run before this one: the API $MARK"
   fi
-  if [[ -n $by_hand && $by_hand != "$(jq -r '.appId' <<<"$API")" ]]; then
+  by_hand=$(env_setting AZURE_API_CLIENT_ID out || true)
+  [[ -z $by_hand ]] || same_guid "$by_hand" "$(jq -r '.appId' <<<"$API")" ||
     die "AZURE_API_CLIENT_ID in $ENV_FILE is not a registration of setup.sh: take the line out, it makes its own"
-  fi
-  API_NAME=${API_NAME:-$(jq -r '.displayName // "tenant-tasks-api"' <<<"$API")}
-  if find_application "$(env_setting AZURE_SPA_CLIENT_ID in || true)" "$MARK.spa"; then
+  API_NAME=${API_NAME:-$(jq -r --arg name "${MARK#"$(mark_of '')"}" '.displayName // $name' <<<"$API")}
+
+  recorded=$(env_setting AZURE_SPA_CLIENT_ID in || true)
+  if find_application "$recorded" "$MARK.spa"; then
     SPA=$GRAPH_ANSWER
   fi
+  same_guid "$recorded" "$(jq -r '.appId' <<<"$SPA")" || GONE_SPA=$recorded
   SPA_NAME=${SPA_NAME:-$(jq -r --arg name "${API_NAME%-api}-spa" '.displayName // $name' <<<"$SPA")}
 }
 
@@ -153,7 +160,8 @@ connect() {
 }
 
 missing_of_api() {
-  jq -c --arg name "$API_NAME" --arg spa "$1" --argjson ids "$ENTITLEMENTS" -f src/azure/api.jq <<<"$API"
+  jq -c --arg name "$API_NAME" --arg spa "$1" --arg gone "$GONE_SPA" --argjson ids "$ENTITLEMENTS" \
+    -f src/azure/api.jq <<<"$API"
 }
 
 missing_of_spa() {
@@ -208,7 +216,7 @@ make_test_users() {
     ensure_assignment "$role" "$USER_ID" "$assignments"
   done
   # Before .env says that they were shown: if this is cut short here, the next run sets new ones.
-  printf '\nTest accounts of this tenant:\n%s' "$ACCOUNTS"
+  [[ -n $DRY_RUN ]] || printf '\nTest accounts of this tenant:\n%s' "$ACCOUNTS"
 }
 
 # ensure_user ROLE: sets USER_ID, and adds a line to ACCOUNTS.
@@ -227,7 +235,7 @@ ensure_user() {
       graph_await "$path"
       set_password "$upn" "$body"
     fi
-  elif [[ " $(shown_before) " == *" $upn "* ]]; then
+  elif [[ " $(env_note "$ENV_USERS") " == *" $upn "* ]]; then
     USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER") note='(as shown before)'
     say "as it should be: the user $upn"
   else
@@ -243,8 +251,6 @@ set_password() {
   USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER")
   graph_write "set a password for the user $1" patch "/users/$USER_ID" "$(jq -c '{passwordProfile}' <<<"$2")"
 }
-
-shown_before() { env_part in | sed -n "s/^$ENV_USERS//p"; }
 
 # 24 letters and digits, 142 bits, in four groups; with the hyphens it has every kind that a policy may ask for.
 new_password() {
@@ -272,36 +278,45 @@ ensure_assignment() {
 }
 
 write_env() {
-  local block name value shown
-  shown=${SHOWN:-$(shown_before)}
-  block=$(
-    say "$ENV_BEGIN"
-    for name in $ENV_OWN; do
-      case $name in
-        AZURE_API_CLIENT_ID) value=$API_ID ;;
-        AZURE_SPA_CLIENT_ID) value=$SPA_ID ;;
-        AZURE_HOME_TENANT_ID) value=$TENANT_ID ;;
-        AZURE_AUTHORITY_HOST) [[ $AUTHORITY != https://login.microsoftonline.com ]] || continue && value=$AUTHORITY ;;
-        ALLOWED_TENANT_IDS)
-          # The operator's, once it is there.
-          [[ -z $(env_setting "$name" out || true) ]] || continue
-          value=$(env_setting "$name" in || say "$TENANT_ID")
-          ;;
-      esac
-      say "$name=$value"
-    done
-    env_foreign
-    [[ -z $shown ]] || say "$ENV_USERS${shown# }"
-    say "$ENV_END"
-  )
-  if [[ -z $DRY_RUN ]]; then
-    env_replace "$block"
+  local block
+  block=$(env_block)
+  if [[ -n $DRY_RUN ]]; then
+    printf '\nwould write into %s:\n%s\n' "$ENV_FILE" "${block//$UNMADE/(new)}"
   else
-    printf '\nwould write into %s:\n%s\n' "$ENV_FILE" "$block"
+    env_replace "$block"
   fi
 }
 
+env_block() {
+  local name value shown=${SHOWN:-$(env_note "$ENV_USERS")}
+  say "$ENV_BEGIN"
+  say "$ENV_MARK$MARK"
+  for name in $ENV_OWN; do
+    case $name in
+      AZURE_API_CLIENT_ID) value=$API_ID ;;
+      AZURE_SPA_CLIENT_ID) value=$SPA_ID ;;
+      AZURE_HOME_TENANT_ID) value=$TENANT_ID ;;
+      AZURE_AUTHORITY_HOST)
+        value=$AUTHORITY
+        [[ $value != https://login.microsoftonline.com ]] || continue
+        ;;
+      ALLOWED_TENANT_IDS)
+        # Set outside the block, even to nobody, it is the operator's; so is what has been added inside.
+        if env_setting "$name" out >/dev/null; then
+          continue
+        fi
+        value=$(env_setting "$name" in || say "$TENANT_ID")
+        ;;
+    esac
+    say "$name=$value"
+  done
+  env_foreign
+  [[ -z $shown ]] || say "$ENV_USERS${shown# }"
+  say "$ENV_END"
+}
+
 print_summary() {
+  [[ -z $DRY_RUN ]] || return 0
   cat <<SUMMARY
 
 The single-page app's settings:

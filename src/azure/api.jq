@@ -1,5 +1,6 @@
 # The API's registration: what is missing from `.` ({} if there is none yet), as the body of a PATCH.
-# `$name`, `$spa` (the single-page app's client id or ""), `$ids` (our entitlements' ids by value).
+# `$name`, `$spa` (the single-page app's client id or ""), `$gone` (one that is no more, or ""), `$ids` (our
+# entitlements' ids by value).
 # What others added stays: Graph refuses to remove or change a role or scope that is enabled.
 def union($more): (. // []) + ($more - (. // []));
 
@@ -29,11 +30,11 @@ def scope: {
   userConsentDescription: "Lets the app read and change the tasks that you may."
 };
 
-# Without a single-page app yet, nothing that names it.
+# Without a single-page app yet, nothing that names it. Graph refuses to name one that is gone.
 def clients($spa):
   if $spa == "" then {} else {
-    knownClientApplications: (.knownClientApplications | union([$spa])),
-    preAuthorizedApplications: ((.preAuthorizedApplications // []) as $there
+    knownClientApplications: ((.knownClientApplications // []) - [$gone] | union([$spa])),
+    preAuthorizedApplications: ((.preAuthorizedApplications // [] | map(select(.appId != $gone))) as $there
       | if any($there[]; .appId == $spa)
         then $there | map(if .appId == $spa then .delegatedPermissionIds |= union([scope.id]) else . end)
         else $there + [{appId: $spa, delegatedPermissionIds: [scope.id]}] end)

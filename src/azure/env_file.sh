@@ -6,6 +6,7 @@
 ENV_FILE=.env
 ENV_BEGIN='# Written by setup.sh; cleanup.sh takes it away.'
 ENV_END='# End of what setup.sh wrote.'
+ENV_MARK='# Its mark in the directory: '
 ENV_USERS='# Test users whose password was shown: '
 ENV_OWN='AZURE_API_CLIENT_ID AZURE_SPA_CLIENT_ID AZURE_HOME_TENANT_ID AZURE_AUTHORITY_HOST ALLOWED_TENANT_IDS'
 
@@ -13,29 +14,34 @@ ENV_OWN='AZURE_API_CLIENT_ID AZURE_SPA_CLIENT_ID AZURE_HOME_TENANT_ID AZURE_AUTH
 env_part() {
   [[ -f $ENV_FILE ]] || return 0
   awk -v part="$1" -v begin="$ENV_BEGIN" -v end="$ENV_END" '
-    $0 == begin { inside = 1; next }
-    $0 == end && inside { inside = 0; next }
+    { line = $0; sub(/\r$/, "", line) }
+    line == begin { inside = 1; next }
+    line == end && inside { inside = 0; next }
     (part == "in") == (inside == 1)
   ' "$ENV_FILE"
 }
 
-# env_setting NAME in|out: its value there, without quotes; fails if it is not set at all.
+# env_setting NAME in|out: its value there, without quotes or comment; fails if it is not set at all.
 env_setting() {
   local line value found=1
   while IFS= read -r line; do
-    line=${line#export }
+    line=${line%$'\r'} line=${line#export }
     case $line in
       "$1="*)
-        found=0 value=${line#*=} value=${value%$'\r'}
+        found=0 value=${line#*=}
         case $value in
-          \"*\") value=${value#\"} value=${value%\"} ;;
-          \'*\') value=${value#\'} value=${value%\'} ;;
+          \"*\"*) value=${value#\"} value=${value%%\"*} ;;
+          \'*\'*) value=${value#\'} value=${value%%\'*} ;;
+          *) value=${value%% #*} ;;
         esac
         ;;
     esac
   done < <(env_part "$2")
   [[ $found == 0 ]] && printf '%s\n' "$value"
 }
+
+# env_note PREFIX: what setup.sh has noted for itself in a comment of the block; nothing if it has not.
+env_note() { env_part in | tr -d '\r' | sed -n "s/^$1//p"; }
 
 # env_replace LINES: puts them where the block is, or at the end; no lines, no block.
 env_replace() {
@@ -45,8 +51,9 @@ env_replace() {
   if [[ -f $ENV_FILE ]]; then
     block=$block awk -v begin="$ENV_BEGIN" -v end="$ENV_END" '
       function put() { if (!done && ENVIRON["block"] != "") print ENVIRON["block"]; done = 1 }
-      $0 == begin { inside = 1; put(); next }
-      $0 == end && inside { inside = 0; next }
+      { line = $0; sub(/\r$/, "", line) }
+      line == begin { inside = 1; put(); next }
+      line == end && inside { inside = 0; next }
       !inside
       END { put() }
     ' "$ENV_FILE" >"$temporary"
@@ -65,10 +72,11 @@ env_replace() {
 
 # Other lines that somebody put into the block.
 env_foreign() {
-  local line
+  local line name
   while IFS= read -r line; do
-    case " $ENV_OWN " in *" ${line%%=*} "*) continue ;; esac
-    case $line in "$ENV_USERS"*) continue ;; esac
+    name=${line#export } name=${name%%=*}
+    case " $ENV_OWN " in *" $name "*) continue ;; esac
+    case $line in "$ENV_MARK"* | "$ENV_USERS"*) continue ;; esac
     printf '%s\n' "$line"
   done < <(env_part in)
 }

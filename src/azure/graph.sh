@@ -42,6 +42,10 @@ graph_read() {
     case $GRAPH_FAULT in
       missing) return 1 ;;
       transient) graph_pause "$try" ;;
+      forbidden)
+        # Only administrators see what is deleted.
+        case $1 in /directory/deletedItems/*) return 1 ;; *) graph_die "cannot read ${1%%\?*}" ;; esac
+        ;;
       *) graph_die "cannot read ${1%%\?*}" ;;
     esac
     try=$((try + 1))
@@ -69,7 +73,8 @@ graph_list() {
   GRAPH_ANSWER=$(jq -cs '[.[].value[]]' "$WORK/pages")
 }
 
-# graph_write WHAT METHOD PATH [BODY [HEADER]]: fails only when a POST's object is there already.
+# graph_write WHAT METHOD PATH [BODY [HEADER]]: fails only when a POST's object is there already, and when
+# something deleted may not be purged.
 graph_write() {
   local what=$1 try=1
   shift
@@ -82,6 +87,9 @@ graph_write() {
     case $1:$GRAPH_FAULT in
       delete:missing) break ;;
       post:conflict | post:taken) return 1 ;;
+      delete:forbidden)
+        case $2 in /directory/deletedItems/*) return 1 ;; *) graph_die "cannot $what" ;; esac
+        ;;
       *:transient | *:lagging | *:missing | *:conflict) graph_pause "$try" ;;
       *) graph_die "cannot $what" ;;
     esac
@@ -126,7 +134,7 @@ graph_fault() {
       *'ERROR: Bad Gateway('* | *'ERROR: Service Unavailable('* | *'ERROR: Gateway Timeout('*) say transient ;;
     *'Connection aborted'* | *'Connection reset'* | *'Max retries exceeded'* | *'timed out'*) say transient ;;
     *NoBackingApplicationObject* | *'does not reference a valid application object'* | \
-      *'Not a valid reference update'* | *'Permission being assigned was not found'*) say lagging ;;
+      *'PreAuthorizedApplication references'* | *'Not a valid reference update'* | *'Permission being assigned was not found'*) say lagging ;;
     *'already exist'*) say taken ;;
     *) say wrong ;;
   esac

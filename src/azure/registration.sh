@@ -24,7 +24,7 @@ require_tools() {
 
 # Finds out who is signed in, where, and whether the sign-in still works; changes nothing.
 sign_in() {
-  local account
+  local account recorded
   account=$(az account show --output json --only-show-errors 2>/dev/null) ||
     die 'not signed in: az login --allow-no-subscriptions'
   ACCOUNT=$(jq -r '.user.name' <<<"$account")
@@ -44,9 +44,8 @@ sign_in() {
   DOMAIN=$(jq -r --arg id "$TENANT_ID" \
     'first(.value[] | select(.id == $id)) | .verifiedDomains[] | select(.isInitial) | .name' <<<"$GRAPH_ANSWER")
   [[ -n $DOMAIN ]] || die "Graph answers for another tenant than $TENANT_ID: az login --tenant $TENANT_ID"
-  local recorded
   recorded=$(env_setting AZURE_HOME_TENANT_ID in || env_setting AZURE_HOME_TENANT_ID out || true)
-  [[ -z $recorded || $recorded == "$TENANT_ID" ]] ||
+  [[ -z $recorded ]] || same_guid "$recorded" "$TENANT_ID" ||
     die "$ENV_FILE is for tenant $recorded, but you are signed in to $TENANT_ID: az login --tenant $recorded"
 }
 
@@ -58,11 +57,13 @@ parse_name() {
 
 mark_of() { say "tenant-tasks-setup.$1"; }
 
-# find_application CLIENT_ID MARK: GRAPH_ANSWER is ours, by the recorded client id or else by the mark.
+same_guid() { [[ $(tr '[:upper:]' '[:lower:]' <<<"$1") == "$(tr '[:upper:]' '[:lower:]' <<<"$2")" ]]; }
+
+# find_application CLIENT_ID MARK: GRAPH_ANSWER is ours, by the recorded client id or else by the mark, which it
+# bears in either case.
 find_application() {
   if [[ -n $1 ]] && graph_read "/applications(appId='$1')?\$select=$FIELDS"; then
-    case $(jq -r '.uniqueName // ""' <<<"$GRAPH_ANSWER") in tenant-tasks-setup.*) return 0 ;; esac
-    return 1
+    [[ $(jq -r '.uniqueName // ""' <<<"$GRAPH_ANSWER") == "$2" ]] && return 0
   fi
   graph_read "/applications(uniqueName='$2')?\$select=$FIELDS"
 }
