@@ -51,7 +51,7 @@ pub struct AppState {
 
 /// The whole service, for single-page apps served from `allowed_origins`.
 pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/api/me", get(me))
@@ -59,7 +59,14 @@ pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
         .route("/api/tasks/{id}", patch(handlers::update).delete(handlers::remove))
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .with_state(state)
+        .with_state(state);
+    layered(routes, allowed_origins)
+}
+
+/// What every request passes, whatever its route; apart from the routes, so that a benchmark can
+/// tell the cost of one from the other's.
+pub fn layered(routes: Router, allowed_origins: &[HeaderValue]) -> Router {
+    routes
         // The first layer is the innermost: a refused preflight is logged too.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(limit_time))

@@ -30,17 +30,29 @@ pub(super) struct Expectations {
     client_id: String,
 }
 
+/// From `nbf` or `iat`, the later one, until just before `exp`: seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validity {
+    not_before: f64,
+    expires: f64,
+}
+
 impl Expectations {
     pub(super) fn new(authority: Authority, client_id: Uuid) -> Self {
         Self { authority, app_id_uri: format!("api://{client_id}"), client_id: client_id.to_string() }
     }
 
-    /// Checks issuer, audience and times.
+    /// Checks issuer, audience and times, and says when the times hold.
     ///
     /// # Errors
     ///
     /// The first of these that is missing, of the wrong type or wrong.
-    pub(super) fn check(&self, claims: &Claims, tenant: TenantId, now: Duration) -> Result<(), InvalidToken> {
+    pub(super) fn check(
+        &self,
+        claims: &Claims,
+        tenant: TenantId,
+        now: Duration,
+    ) -> Result<Validity, InvalidToken> {
         let issuer = match claims.0.string("ver") {
             Some("1.0") => self.authority.v1_issuer(tenant),
             Some("2.0") => self.authority.v2_issuer(tenant),
@@ -53,15 +65,25 @@ impl Expectations {
         if audience != Some(&self.app_id_uri) && audience != Some(&self.client_id) {
             return Err(InvalidToken::Audience);
         }
-        // RFC 7519, section 4.1.4: on or after `exp` a token is not to be accepted.
-        if now.as_secs_f64() >= claims.time("exp")? + LEEWAY.as_secs_f64() {
+        let expires = claims.time("exp")?;
+        if Validity::has_ended(expires, now) {
             return Err(InvalidToken::Expired);
         }
-        let soon = (now + LEEWAY).as_secs_f64();
-        if claims.time("nbf")? > soon || claims.time("iat")? > soon {
-            return Err(InvalidToken::NotYetValid);
-        }
-        Ok(())
+        let not_before = claims.time("nbf")?.max(claims.time("iat")?);
+        let validity = Validity { not_before, expires };
+        if validity.includes(now) { Ok(validity) } else { Err(InvalidToken::NotYetValid) }
+    }
+}
+
+impl Validity {
+    /// Whether `now`, since the Unix epoch, lies within it or at most [`LEEWAY`] outside.
+    pub(super) fn includes(self, now: Duration) -> bool {
+        self.not_before <= (now + LEEWAY).as_secs_f64() && !Self::has_ended(self.expires, now)
+    }
+
+    /// RFC 7519, section 4.1.4: on or after `exp` a token is not to be accepted.
+    fn has_ended(expires: f64, now: Duration) -> bool {
+        now.as_secs_f64() >= expires + LEEWAY.as_secs_f64()
     }
 }
 

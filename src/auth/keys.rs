@@ -107,6 +107,14 @@ impl KeyCache {
         })
     }
 
+    /// The key if it is at hand and trusted; its tenant then counts as in use.
+    pub(super) fn held(&self, tenant: TenantId, key_id: &KeyId) -> Option<Arc<SigningKey>> {
+        let keys = self.known.get(&tenant)?;
+        let key = keys.held(key_id)?;
+        keys.touch();
+        Some(key)
+    }
+
     /// A token has been verified with this key: in open mode its tenant is a stranger's no longer.
     pub(super) fn confirm(&self, tenant: TenantId, found: FoundKey) {
         found.keys.touch();

@@ -11,6 +11,9 @@
 //! 7. The signature, then the claims of step 5 again, now signed.
 //! 8. [`principal`]: a person, not an app, and the scope this API asks for.
 //!
+//! A token that has come this far is remembered (`verified`): its next request asks only what may have
+//! changed since, and on any doubt takes the steps again.
+//!
 //! Handlers see none of this. They name a privilege ([`Admin`], [`Editor`], [`Reader`], or
 //! [`Principal`] for anyone signed in), and are only called for a caller who has it.
 
@@ -27,6 +30,7 @@ mod members;
 mod schedule;
 mod tenant_keys;
 mod token;
+mod verified;
 
 pub mod authority;
 mod keys;

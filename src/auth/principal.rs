@@ -17,8 +17,14 @@ use crate::ids::{Owner, Reach, TenantId, UserId};
 const EMAIL_CLAIMS: [&str; 4] = ["preferred_username", "upn", "unique_name", "email"];
 
 /// The verified caller. As an extractor: anyone signed in, with or without roles.
+///
+/// Shared with the cache of verified tokens, so that a request with a known token copies nothing.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Principal {
+pub struct Principal(Arc<Identity>);
+
+/// What the claims say of the caller.
+#[derive(Eq, PartialEq)]
+struct Identity {
     user: UserId,
     name: String,
     email: String,
@@ -62,68 +68,75 @@ impl Principal {
             (_, Some(required)) => return Err(AuthError::MissingScope(required.to_owned())),
             (_, None) => return Err(AuthError::AppOnly),
         };
-        Ok(Self {
+        Ok(Self(Arc::new(Identity {
             user,
             name: claims.text("name").unwrap_or("Unknown").to_owned(),
             email: EMAIL_CLAIMS.iter().find_map(|name| claims.text(name)).unwrap_or_default().to_owned(),
             tenant: claims.tenant()?,
             roles,
             scopes: scopes.to_owned(),
-        })
+        })))
+    }
+
+    /// How many bytes of text it holds, for a bound on how many of them are kept.
+    pub(super) fn text_bytes(&self) -> usize {
+        let Identity { name, email, roles, scopes, .. } = &*self.0;
+        let roles: usize = roles.iter().map(|role| size_of::<String>() + role.len()).sum();
+        name.len() + email.len() + scopes.len() + roles
     }
 
     /// The caller's organisation.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
-        self.tenant
+        self.0.tenant
     }
 
     /// The caller as the owner of what they create.
     #[must_use]
     pub fn owner(&self) -> Owner {
-        Owner { tenant: self.tenant, user: self.user }
+        Owner { tenant: self.0.tenant, user: self.0.user }
     }
 
     /// The caller's name for other people, `"Unknown"` if the token has none.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// The caller's sign-in name, which may be an email address; empty if the token has none.
     /// It can change and be given to someone else, so it decides nothing.
     #[must_use]
     pub fn email(&self) -> &str {
-        &self.email
+        &self.0.email
     }
 
     /// The caller's app roles, as the token spells them.
     #[must_use]
     pub fn roles(&self) -> &[String] {
-        &self.roles
+        &self.0.roles
     }
 
     /// What the caller lets the app do in their name, separated by spaces.
     #[must_use]
     pub fn scopes(&self) -> &str {
-        &self.scopes
+        &self.0.scopes
     }
 
     /// Which of their organisation's tasks the caller may see, and with the role for it, change.
     #[must_use]
     pub fn reach(&self) -> Reach {
-        if self.has(Role::Admin) { Reach::Tenant } else { Reach::User(self.user) }
+        if self.has(Role::Admin) { Reach::Tenant } else { Reach::User(self.0.user) }
     }
 
     fn has(&self, role: Role) -> bool {
-        self.roles.iter().any(|held| held == role.as_str())
+        self.0.roles.iter().any(|held| held == role.as_str())
     }
 
     fn require(self, required: &'static [Role]) -> Result<Self, AuthError> {
         if required.iter().any(|&role| self.has(role)) {
             Ok(self)
         } else {
-            Err(AuthError::MissingRole { required, held: self.roles })
+            Err(AuthError::MissingRole { required, held: self.0.roles.clone() })
         }
     }
 }
@@ -132,9 +145,9 @@ impl Principal {
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal")
-            .field("tenant", &self.tenant)
-            .field("user", &self.user)
-            .field("roles", &self.roles)
+            .field("tenant", &self.0.tenant)
+            .field("user", &self.0.user)
+            .field("roles", &self.0.roles)
             .finish_non_exhaustive()
     }
 }

@@ -9,8 +9,15 @@ use tracing::{Span, field};
 use uuid::Uuid;
 
 use super::{
-    authority::Authority, claims::Expectations, error::AuthError, fetch::with_causes, keys::KeyCache,
-    principal::Principal, tenants::Access, token::UnverifiedToken,
+    authority::Authority,
+    claims::Expectations,
+    error::AuthError,
+    fetch::with_causes,
+    keys::KeyCache,
+    principal::Principal,
+    tenants::Access,
+    token::UnverifiedToken,
+    verified::{TokenDigest, VerifiedToken, VerifiedTokens},
 };
 use crate::{clock::Clock, ids::TenantId};
 
@@ -23,6 +30,7 @@ pub struct Verifier {
     expectations: Expectations,
     required_scope: Option<String>,
     keys: KeyCache,
+    verified: VerifiedTokens,
     clock: Arc<dyn Clock>,
 }
 
@@ -60,7 +68,8 @@ impl Verifier {
         let TokenPolicy { authority, client_id, required_scope } = policy;
         let keys = KeyCache::new(authority.clone(), Arc::clone(&clock))?;
         let expectations = Expectations::new(authority, client_id);
-        Ok(Self { access: ArcSwap::from_pointee(access), expectations, required_scope, keys, clock })
+        let (access, verified) = (ArcSwap::from_pointee(access), VerifiedTokens::new());
+        Ok(Self { access, expectations, required_scope, keys, verified, clock })
     }
 
     /// Proves a token and says who sent it.
@@ -69,23 +78,47 @@ impl Verifier {
     ///
     /// The first reason to refuse it, in the order of the steps.
     pub async fn verify(&self, unverified_jwt: &str) -> Result<Principal, AuthError> {
+        let digest = TokenDigest::of(unverified_jwt);
+        if let Some(principal) = self.recall(&digest) {
+            return Ok(principal);
+        }
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let unverified_tenant = token.unverified_claims.tenant()?;
         Span::current().record("tid", field::display(unverified_tenant));
         let access = self.access_for(unverified_tenant)?;
         self.expectations.check(&token.unverified_claims, unverified_tenant, self.clock.since_epoch())?;
 
-        access.check_key(&token.unverified_key_id)?;
-        let found = self.keys.find(&access.tenants, unverified_tenant, &token.unverified_key_id).await?;
+        let key_id = token.unverified_key_id.clone();
+        access.check_key(&key_id)?;
+        let found = self.keys.find(&access.tenants, unverified_tenant, &key_id).await?;
         // A fetch may have taken seconds: who or what was trusted before may be no longer.
-        self.access_for(unverified_tenant)?.check_key(&token.unverified_key_id)?;
+        self.access_for(unverified_tenant)?.check_key(&key_id)?;
 
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
-        self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
+        let validity = self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
+        let key = Arc::clone(&found.key);
         self.keys.confirm(tenant, found);
+        let verified = VerifiedToken { principal: principal.clone(), validity, key_id, key };
+        self.verified.remember(digest, verified);
         Ok(principal)
+    }
+
+    /// Whom a token speaks for that has been verified before, if all that may have changed since still holds.
+    fn recall(&self, digest: &TokenDigest) -> Option<Principal> {
+        let token = self.verified.find(digest)?;
+        let tenant = token.principal.tenant();
+        let access = self.access.load();
+        let is_good = token.is_current(self.clock.since_epoch())
+            && access.tenants.allow(tenant)
+            && access.check_key(&token.key_id).is_ok()
+            && self.keys.held(tenant, &token.key_id).is_some_and(|key| Arc::ptr_eq(&key, &token.key));
+        if !is_good {
+            return None;
+        }
+        Span::current().record("tid", field::display(tenant));
+        Some(token.principal.clone())
     }
 
     /// Who may come in at the moment.

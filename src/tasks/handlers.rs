@@ -27,8 +27,13 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let reach = reader.reach();
     let listing = tasks.list(reader.tenant(), reach, page).await?;
+    Ok(answer_list(&listing, reach, page))
+}
+
+/// The answer to `GET /api/tasks`.
+pub fn answer_list(listing: &Listing, reach: Reach, page: Page) -> Response {
     let body: Vec<_> = listing.tasks.iter().map(|task| TaskBody::listed(task, reach)).collect();
-    Ok((next_page(page, &listing), Json(body)).into_response())
+    (next_page(page, listing), Json(body)).into_response()
 }
 
 /// `POST /api/tasks`: the caller becomes the owner.

@@ -1,0 +1,184 @@
+//! What the benchmark measures against: a stand-in for Entra, its tokens, and the floor.
+//!
+//! `bench DIR ROUNDS NEW_PER_ROUND` writes the tokens and, once everything is up, `ready.json` into DIR,
+//! and serves until it is stopped. `tests/bench/run` starts it.
+
+#[expect(dead_code, reason = "a benchmark needs no broken tokens")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    env,
+    fs::{self, File},
+    hint::black_box,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, extract::State, http::HeaderValue, response::Response, routing::get};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use support::{
+    entra::MockEntra,
+    people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Organisation, Person},
+    tokens::SigningKey,
+};
+use tenant_tasks::{
+    clock::SystemClock,
+    config::{Config, Variables},
+    ids::{Owner, Reach},
+    logging, routes, server,
+    tasks::{NewTask, Page, Title, handlers, store::Tasks},
+};
+use tokio::net::TcpListener;
+
+/// Tokens that one load sends in turn.
+const MANY: usize = 10_000;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [directory, rounds, new_per_round] = arguments.as_slice() else {
+        return Err("usage: bench DIR ROUNDS NEW_PER_ROUND".into());
+    };
+    let (directory, rounds, new_per_round) =
+        (PathBuf::from(directory), rounds.parse::<usize>()?, new_per_round.parse::<usize>()?);
+
+    let stop = server::stop_signal()?;
+    let clock = Arc::new(SystemClock::new());
+    let entra = MockEntra::start(TcpListener::bind("127.0.0.1:0").await?, clock);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let floor = format!("http://{}", listener.local_addr()?);
+
+    let mut tokens = Tokens { entra: &entra, count: 0 };
+    let many = tokens.write(&directory.join("many.txt"), MANY)?;
+    let new: Vec<_> = (1..=rounds)
+        .map(|round| tokens.write(&directory.join(format!("new-{round}.txt")), new_per_round))
+        .collect::<io::Result<_>>()?;
+    let ready = json!({
+        "entra": entra.authority,
+        "floor": floor,
+        "client_id": API_CLIENT_ID,
+        "tenants": { CONTOSO.name: CONTOSO.tenant, FABRIKAM.name: FABRIKAM.tenant },
+        "tokens": people().map(|(organisation, person)| named_token(&entra, organisation, person))
+            .into_iter().collect::<serde_json::Map<_, _>>(),
+        "many": many,
+        "new": new,
+        "rsa_verify_seconds": seconds_of_one_verification(&entra)?,
+    });
+
+    // As the service would be started, so that the floor logs what it does.
+    let settings = Variables::from([
+        ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
+        ("ALLOWED_TENANT_IDS".to_owned(), CONTOSO.tenant.to_owned()),
+    ]);
+    let config = Config::parse(&settings)?;
+    logging::start(config.log_filter, config.log_format);
+    fs::write(directory.join("ready.json.tmp"), ready.to_string())?;
+    fs::rename(directory.join("ready.json.tmp"), directory.join("ready.json"))?;
+    server::serve(listener, floor_router(&config.allowed_origins), stop).await;
+    Ok(())
+}
+
+fn people() -> [(Organisation, Person); 4] {
+    [(CONTOSO, ADMIN), (CONTOSO, EDITOR), (FABRIKAM, ADMIN), (FABRIKAM, EDITOR)]
+}
+
+fn named_token(entra: &MockEntra, organisation: Organisation, person: Person) -> (String, Value) {
+    let token = entra.v1(organisation, person).sign();
+    (format!("{}/{}", organisation.name, person.name), token.into())
+}
+
+/// Good tokens of contoso's editor, each another one.
+struct Tokens<'a> {
+    entra: &'a MockEntra,
+    count: usize,
+}
+
+impl Tokens<'_> {
+    fn write(&mut self, path: &Path, count: usize) -> io::Result<PathBuf> {
+        let mut file = BufWriter::new(File::create(path)?);
+        for _ in 0..count {
+            self.count += 1;
+            let token = self.entra.v1(CONTOSO, EDITOR).with("uti", format!("token-{}", self.count));
+            writeln!(file, "{}", token.sign())?;
+        }
+        file.flush()?;
+        Ok(path.to_owned())
+    }
+}
+
+/// What checking a signature costs when nothing else is done: the median of some batches.
+#[expect(clippy::disallowed_methods, reason = "a measurement")]
+fn seconds_of_one_verification(entra: &MockEntra) -> Result<f64, Box<dyn std::error::Error>> {
+    const BATCHES: usize = 21;
+    const PER_BATCH: u32 = 500;
+    let token = entra.v1(CONTOSO, EDITOR).sign();
+    let (message, signature) = token.rsplit_once('.').ok_or("a token has dots")?;
+    let jwk = SigningKey::first().jwk();
+    let part = |name: &str| jwk[name].as_str().ok_or("a key has this part");
+    let key = DecodingKey::from_rsa_raw_components(
+        &BASE64_URL_SAFE_NO_PAD.decode(part("n")?)?,
+        &BASE64_URL_SAFE_NO_PAD.decode(part("e")?)?,
+    );
+    let mut batches = Vec::with_capacity(BATCHES);
+    for _ in 0..BATCHES {
+        let started = Instant::now();
+        for _ in 0..PER_BATCH {
+            if !black_box(crypto::verify(signature, message.as_bytes(), &key, Algorithm::RS256)?) {
+                return Err("the signature does not match".into());
+            }
+        }
+        batches.push(started.elapsed() / PER_BATCH);
+    }
+    batches.sort();
+    Ok(batches.get(BATCHES / 2).map_or(0.0, Duration::as_secs_f64))
+}
+
+/// The service's own path from the connection to the store and back, without asking who calls.
+fn floor_router(allowed_origins: &[HeaderValue]) -> Router {
+    let routes = Router::new()
+        .route("/health", get(async || "healthy"))
+        .route("/api/tasks", get(list).post(create))
+        .with_state(Tasks::in_memory());
+    routes::layered(routes, allowed_origins)
+}
+
+fn owner() -> Owner {
+    let parse = "the stand-in's ids are GUIDs";
+    Owner { tenant: CONTOSO.tenant.parse().expect(parse), user: EDITOR.oid(CONTOSO).parse().expect(parse) }
+}
+
+async fn list(State(tasks): State<Tasks>, page: Page) -> Response {
+    let Owner { tenant, user } = owner();
+    let reach = Reach::User(user);
+    let listing = tasks.list(tenant, reach, page).await.expect("memory answers");
+    handlers::answer_list(&listing, reach, page)
+}
+
+#[derive(Deserialize)]
+struct Create {
+    title: String,
+}
+
+async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>) -> Json<Value> {
+    let title = Title::parse(title).expect("a good title");
+    let new = NewTask { title, owner_name: EDITOR.full_name().to_owned() };
+    let task = tasks.insert(owner(), new).await.expect("memory answers");
+    Json(json!({ "id": task.id }))
+}
