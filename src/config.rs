@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     env::{self, VarError},
     fs, io,
+    num::NonZeroU32,
     path::Path,
 };
 
@@ -19,10 +20,12 @@ use uuid::Uuid;
 use crate::{
     auth::{Access, Authority, KeyId, Tenants, verifier::TokenPolicy},
     ids::{TenantId, parse_guid},
+    server::DEFAULT_MAX_CONNECTIONS,
+    tasks::store::DEFAULT_MAX_TASKS_PER_TENANT,
 };
 
 /// Every variable the service reads.
-pub const VARIABLES: [&str; 14] = [
+pub const VARIABLES: [&str; 17] = [
     "AZURE_API_CLIENT_ID",
     "AZURE_HOME_TENANT_ID",
     "ALLOWED_TENANT_IDS",
@@ -33,6 +36,9 @@ pub const VARIABLES: [&str; 14] = [
     "REVOKED_KEY_IDS",
     "HOST",
     "PORT",
+    "MAX_CONNECTIONS",
+    "MAX_TASKS_PER_TENANT",
+    "TENANT_RATE_LIMIT",
     "DATABASE_URL",
     "METRICS_ADDR",
     "RUST_LOG",
@@ -52,6 +58,10 @@ pub struct Config {
     pub host: String,
     /// The port to listen on; 0 lets the system choose.
     pub port: u16,
+    /// How many connections may be open at the same time.
+    pub max_connections: usize,
+    /// How many tasks a tenant may have.
+    pub max_tasks_per_tenant: usize,
     /// Which log lines are written.
     pub log_filter: EnvFilter,
     /// How they are written.
@@ -138,11 +148,18 @@ impl Config {
                 client_id: settings.client_id()?,
                 authority: settings.authority()?,
                 required_scope: settings.required_scope()?,
+                tenant_rate_limit: settings.whole_number("TENANT_RATE_LIMIT")?,
             },
             access: Access { tenants: settings.tenants()?, revoked_keys: settings.revoked_keys()? },
             allowed_origins: settings.allowed_origins()?,
             host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
             port: settings.port()?,
+            max_connections: settings
+                .whole_number("MAX_CONNECTIONS")?
+                .map_or(DEFAULT_MAX_CONNECTIONS, to_usize),
+            max_tasks_per_tenant: settings
+                .whole_number("MAX_TASKS_PER_TENANT")?
+                .map_or(DEFAULT_MAX_TASKS_PER_TENANT, to_usize),
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
@@ -237,6 +254,12 @@ impl Settings<'_> {
         port.parse().map_err(|_| invalid("PORT", "must be a whole number from 0 to 65535"))
     }
 
+    /// One that is not set has no bound or a default of its own; 0 would refuse everything.
+    fn whole_number(&self, variable: &'static str) -> Result<Option<NonZeroU32>, ConfigError> {
+        let number = self.value(variable).map(str::parse).transpose();
+        number.map_err(|_| invalid(variable, format!("must be a whole number from 1 to {}", u32::MAX)))
+    }
+
     fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
         let filter = self.value("RUST_LOG").unwrap_or("info");
         EnvFilter::try_new(filter).map_err(|_| {
@@ -251,6 +274,10 @@ impl Settings<'_> {
             _ => Err(invalid("LOG_FORMAT", "must be text or json")),
         }
     }
+}
+
+fn to_usize(number: NonZeroU32) -> usize {
+    usize::try_from(number.get()).unwrap_or(usize::MAX)
 }
 
 fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {

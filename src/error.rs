@@ -28,6 +28,9 @@ use crate::{
 /// When a client may try again after the store failed.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// When a tenant that was too fast may try again: requests are counted by the second.
+const RATE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// When a probe may ask again whether the service is ready.
 const READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -100,6 +103,7 @@ impl ApiError {
             Self::Input(InputError::MediaType) => "media_type",
             Self::TaskNotFound => "task_not_found",
             Self::Store(StoreError::Unavailable(_)) => "store_unavailable",
+            Self::Store(StoreError::Full { .. }) => "too_many_tasks",
             Self::NotReady(NotReady::NoKeys) => "no_keys",
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -125,6 +129,10 @@ impl ApiError {
             Self::Store(StoreError::Unavailable(_)) => {
                 Refusal::unavailable("Tasks are unavailable, try again later", STORE_RETRY_AFTER)
             }
+            Self::Store(StoreError::Full { max }) => Refusal::new(
+                StatusCode::CONFLICT,
+                format!("Your organisation has {max} tasks, as many as it may: delete some first"),
+            ),
             Self::NotReady(NotReady::NoKeys) => Refusal::unavailable(
                 "The signing keys of no allowed organisation are at hand yet",
                 READY_RETRY_AFTER,
@@ -172,6 +180,13 @@ fn auth_refusal(error: AuthError) -> Refusal {
             )
             .challenged(Challenge::InsufficientScope { description: "A role is missing", scope: None })
         }
+        AuthError::TooManyRequests => Refusal {
+            retry_after: Some(RATE_RETRY_AFTER),
+            ..Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Your organisation sends too many requests, try again in a second",
+            )
+        },
         AuthError::KeysUnavailable { retry_after } => {
             Refusal::unavailable("Signing keys are unavailable, try again later", retry_after)
         }
@@ -246,7 +261,7 @@ impl Challenge {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         Span::current().record("reason", self.reason());
-        if let Self::Store(error) = &self {
+        if let Self::Store(error @ StoreError::Unavailable(_)) = &self {
             tracing::error!(%error, "the task store failed");
         }
         let refusal = self.refusal();

@@ -39,7 +39,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     logging::start(config.log_filter, config.log_format);
 
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?);
-    let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
+    let state =
+        AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory(config.max_tasks_per_tenant) };
     let app = routes::router(state, &config.allowed_origins);
 
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(|error| {
@@ -49,6 +50,6 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
     tokio::spawn(reloader.run(Arc::clone(&verifier)));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
-    server::serve(listener, app, stop).await;
+    server::serve(listener, app, server::Limits::new(config.max_connections), stop).await;
     Ok(())
 }

@@ -36,6 +36,11 @@ impl Allowance {
         !is_too_soon && self.earned_at <= now + interval * (burst - 1)
     }
 
+    /// Whether nothing of it is taken.
+    pub(super) fn is_whole(&self, now: Duration) -> bool {
+        self.earned_at <= now
+    }
+
     /// Takes one if there is one to take.
     pub(super) fn take(&mut self, now: Duration) -> bool {
         let is_left = self.is_left(now);

@@ -39,6 +39,9 @@ pub enum AuthError {
         /// What the person has, as the token spells it.
         held: Vec<String>,
     },
+    /// The organisation has spent its requests of this second.
+    #[error("too many requests of this tenant")]
+    TooManyRequests,
     /// The tenant's signing keys are not at hand and cannot be fetched now.
     #[error("signing keys unavailable")]
     KeysUnavailable {
@@ -59,6 +62,7 @@ impl AuthError {
             Self::AppOnly => "app_only",
             Self::MissingScope(_) => "missing_scope",
             Self::MissingRole { .. } => "missing_role",
+            Self::TooManyRequests => "rate_limited",
             Self::KeysUnavailable { .. } => "keys_unavailable",
         }
     }

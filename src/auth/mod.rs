@@ -11,6 +11,8 @@
 //! 7. The signature, then the claims of step 5 again, now signed.
 //! 8. [`principal`]: a person, not an app, and the scope this API asks for.
 //!
+//! A person whose organisation has spent its requests of this second (`rates`) is told to wait.
+//!
 //! A token that has come this far is remembered (`verified`): its next request asks only what may have
 //! changed since, and on any doubt takes the steps again.
 //!
@@ -27,6 +29,7 @@ pub mod fuzzing;
 mod jwks;
 mod key_set;
 mod members;
+mod rates;
 mod schedule;
 mod tenant_keys;
 mod token;

@@ -173,7 +173,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
         let unverified_jwt = bearer::unverified_jwt(&parts.headers)?;
-        Arc::<Verifier>::from_ref(state).verify(unverified_jwt).await
+        let verifier = Arc::<Verifier>::from_ref(state);
+        let principal = verifier.verify(unverified_jwt).await?;
+        verifier.admit(&principal)?;
+        Ok(principal)
     }
 }
 

@@ -1,6 +1,6 @@
 //! From an unverified token to a principal: the steps of the module's documentation, in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -15,6 +15,7 @@ use super::{
     fetch::with_causes,
     keys::KeyCache,
     principal::Principal,
+    rates::TenantRates,
     tenants::Access,
     token::UnverifiedToken,
     verified::{TokenDigest, VerifiedToken, VerifiedTokens},
@@ -31,6 +32,7 @@ pub struct Verifier {
     required_scope: Option<String>,
     keys: KeyCache,
     verified: VerifiedTokens,
+    rates: Option<TenantRates>,
     clock: Arc<dyn Clock>,
 }
 
@@ -43,6 +45,8 @@ pub struct TokenPolicy {
     pub client_id: Uuid,
     /// A scope that a token must carry; `None` accepts any.
     pub required_scope: Option<String>,
+    /// How many requests a second each tenant may make; `None` for any number.
+    pub tenant_rate_limit: Option<NonZeroU32>,
 }
 
 /// The system offers no TLS to fetch signing keys with.
@@ -65,11 +69,12 @@ impl Verifier {
     ///
     /// [`TlsUnavailable`], when the system's certificates cannot be read.
     pub fn new(policy: TokenPolicy, access: Access, clock: Arc<dyn Clock>) -> Result<Self, TlsUnavailable> {
-        let TokenPolicy { authority, client_id, required_scope } = policy;
+        let TokenPolicy { authority, client_id, required_scope, tenant_rate_limit } = policy;
         let keys = KeyCache::new(authority.clone(), Arc::clone(&clock))?;
         let expectations = Expectations::new(authority, client_id);
         let (access, verified) = (ArcSwap::from_pointee(access), VerifiedTokens::new());
-        Ok(Self { access, expectations, required_scope, keys, verified, clock })
+        let rates = tenant_rate_limit.map(TenantRates::new);
+        Ok(Self { access, expectations, required_scope, keys, verified, rates, clock })
     }
 
     /// Proves a token and says who sent it.
@@ -103,6 +108,20 @@ impl Verifier {
         let verified = VerifiedToken { principal: principal.clone(), validity, key_id, key };
         self.verified.remember(digest, verified);
         Ok(principal)
+    }
+
+    /// Counts a request of this caller's organisation.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::TooManyRequests`] when its requests of this second are spent.
+    pub fn admit(&self, caller: &Principal) -> Result<(), AuthError> {
+        match &self.rates {
+            Some(rates) if !rates.take(caller.tenant(), self.clock.monotonic()) => {
+                Err(AuthError::TooManyRequests)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whom a token speaks for that has been verified before, if all that may have changed since still holds.

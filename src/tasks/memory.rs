@@ -2,7 +2,7 @@
 //!
 //! Each tenant has a lock of its own, so one tenant's long list never holds up another.
 //! A stored task is never changed in place: an update puts a new one in its stead, so a
-//! list that is being written to a slow client needs no lock.
+//! page that is being written to a slow client needs no lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,14 +12,18 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{NewTask, Page, Task, TaskUpdate, store::Listing};
+use super::{
+    NewTask, Page, Task, TaskUpdate,
+    store::{Listing, StoreError},
+};
 use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
 
 /// The tasks of all tenants.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryTasks {
     /// A tenant appears with its first task: reading never makes the map grow.
     tenants: DashMap<TenantId, Arc<TenantTasks>>,
+    max_per_tenant: usize,
 }
 
 /// One tenant's tasks behind its lock. Held for look-ups and changes only, never across
@@ -30,19 +34,35 @@ struct TenantTasks(RwLock<Shelf>);
 #[derive(Debug, Default)]
 struct Shelf {
     last_id: Option<TaskId>,
-    users: HashMap<UserId, BTreeMap<TaskId, Arc<Task>>>,
+    users: HashMap<UserId, Own>,
     by_id: BTreeMap<TaskId, Arc<Task>>,
 }
 
+/// One user's tasks.
+#[derive(Debug)]
+struct Own {
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    /// The name their latest task was created under, for the next one to share.
+    name: Arc<str>,
+}
+
 impl MemoryTasks {
+    pub(super) fn new(max_per_tenant: usize) -> Self {
+        Self { tenants: DashMap::new(), max_per_tenant }
+    }
+
     pub(super) fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Listing {
         self.tenant(tenant).map(|tasks| tasks.read().list(reach, page)).unwrap_or_default()
     }
 
-    pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Arc<Task> {
+    pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         // Cloned out of the map, so that its shard is free while the tenant's lock is waited for.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
-        tasks.write().insert(owner, new)
+        let mut shelf = tasks.write();
+        if shelf.by_id.len() >= self.max_per_tenant {
+            return Err(StoreError::Full { max: self.max_per_tenant });
+        }
+        Ok(shelf.insert(owner, new))
     }
 
     pub(super) fn update(
@@ -83,7 +103,7 @@ impl Shelf {
         let tasks = match reach {
             Reach::Tenant => &self.by_id,
             Reach::User(user) => match self.users.get(&user) {
-                Some(own) => own,
+                Some(own) => &own.tasks,
                 None => return Listing::default(),
             },
         };
@@ -97,6 +117,11 @@ impl Shelf {
         let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
         self.last_id = Some(id);
         let NewTask { title, owner_name } = new;
+        let name = self.users.get(&owner.user).map(|own| &own.name);
+        let owner_name = match name.filter(|name| ***name == *owner_name) {
+            Some(name) => Arc::clone(name),
+            None => owner_name.into(),
+        };
         self.put(Task { id, owner, owner_name, title, completed: false })
     }
 
@@ -115,8 +140,8 @@ impl Shelf {
     fn remove(&mut self, id: TaskId) {
         let Some(task) = self.by_id.remove(&id) else { return };
         if let Some(own) = self.users.get_mut(&task.owner.user) {
-            own.remove(&id);
-            if own.is_empty() {
+            own.tasks.remove(&id);
+            if own.tasks.is_empty() {
                 self.users.remove(&task.owner.user);
             }
         }
@@ -125,7 +150,12 @@ impl Shelf {
     fn put(&mut self, task: Task) -> Arc<Task> {
         let task = Arc::new(task);
         self.by_id.insert(task.id, Arc::clone(&task));
-        self.users.entry(task.owner.user).or_default().insert(task.id, Arc::clone(&task));
+        let name = || Own { tasks: BTreeMap::new(), name: Arc::clone(&task.owner_name) };
+        let own = self.users.entry(task.owner.user).or_insert_with(name);
+        own.tasks.insert(task.id, Arc::clone(&task));
+        if !Arc::ptr_eq(&own.name, &task.owner_name) {
+            own.name = Arc::clone(&task.owner_name);
+        }
         task
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! A [`Title`] can only be made by parsing, so what the store holds is always valid.
 
+pub mod body;
 pub mod handlers;
 pub mod input;
 pub mod memory;
 pub mod store;
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -18,8 +21,8 @@ pub struct Task {
     pub id: TaskId,
     /// Whose task it is, and in which tenant.
     pub owner: Owner,
-    /// The owner's name on the day the task was created.
-    pub owner_name: String,
+    /// The owner's name on the day the task was created; shared by their tasks.
+    pub owner_name: Arc<str>,
     /// What is to be done.
     pub title: Title,
     /// Whether it has been done.
@@ -46,7 +49,7 @@ pub struct TaskUpdate {
 
 /// 1 to 500 characters, not blank, without control characters, kept exactly as sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Title(String);
+pub struct Title(Box<str>);
 
 /// Why a text cannot be a [`Title`].
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -93,7 +96,7 @@ impl Title {
         } else if text.trim().is_empty() {
             Err(TitleError::Blank)
         } else {
-            Ok(Self(text))
+            Ok(Self(text.into()))
         }
     }
 

@@ -27,20 +27,29 @@ pub struct Listing {
     pub more: bool,
 }
 
+/// How many tasks a tenant may have unless the operator says otherwise.
+pub const DEFAULT_MAX_TASKS_PER_TENANT: usize = 100_000;
+
 /// The store could not do what it was asked, and has done nothing.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The store cannot be reached now.
     #[error("the task store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The tenant has as many tasks as it may have.
+    #[error("the tenant has its {max} tasks")]
+    Full {
+        /// How many that is.
+        max: usize,
+    },
 }
 
 #[expect(clippy::unused_async, reason = "memory answers at once; a database will not")]
 impl Tasks {
-    /// An empty store in memory.
+    /// An empty store in memory, for so many tasks of each tenant.
     #[must_use]
-    pub fn in_memory() -> Self {
-        Self::Memory(Arc::default())
+    pub fn in_memory(max_per_tenant: usize) -> Self {
+        Self::Memory(Arc::new(MemoryTasks::new(max_per_tenant)))
     }
 
     /// The tenant's tasks within `reach`, oldest first.
@@ -58,10 +67,10 @@ impl Tasks {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store cannot answer.
+    /// [`StoreError::Full`] when the tenant may have no more, or when the store cannot answer.
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         match self {
-            Self::Memory(tasks) => Ok(tasks.insert(owner, new)),
+            Self::Memory(tasks) => tasks.insert(owner, new),
         }
     }
 

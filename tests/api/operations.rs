@@ -99,7 +99,7 @@ async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean(
 }
 
 #[test]
-fn a_request_that_never_ends_delays_a_stop_by_ten_seconds_at_most() {
+fn a_half_sent_request_does_not_delay_a_stop() {
     let service = Service::start(&[]);
     let mut half_sent = service.connect();
     half_sent.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
@@ -112,7 +112,7 @@ fn a_request_that_never_ends_delays_a_stop_by_ten_seconds_at_most() {
     service.signal("-TERM");
     let (status, _) = service.finish();
     assert!(status.success(), "{status}");
-    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ use tenant_tasks::{
     config::{Config, Variables},
     ids::{Owner, Reach},
     logging, routes, server,
-    tasks::{NewTask, Page, Title, handlers, store::Tasks},
+    tasks::{NewTask, Page, Title, body::list_response, store::Tasks},
 };
 use tokio::net::TcpListener;
 
@@ -91,7 +91,13 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     logging::start(config.log_filter, config.log_format);
     fs::write(directory.join("ready.json.tmp"), ready.to_string())?;
     fs::rename(directory.join("ready.json.tmp"), directory.join("ready.json"))?;
-    server::serve(listener, floor_router(&config.allowed_origins), stop).await;
+    server::serve(
+        listener,
+        floor_router(&config.allowed_origins),
+        server::Limits::new(config.max_connections),
+        stop,
+    )
+    .await;
     Ok(())
 }
 
@@ -155,7 +161,7 @@ fn floor_router(allowed_origins: &[HeaderValue]) -> Router {
     let routes = Router::new()
         .route("/health", get(async || "healthy"))
         .route("/api/tasks", get(list).post(create))
-        .with_state(Tasks::in_memory());
+        .with_state(Tasks::in_memory(usize::MAX));
     routes::layered(routes, allowed_origins)
 }
 
@@ -166,9 +172,7 @@ fn owner() -> Owner {
 
 async fn list(State(tasks): State<Tasks>, page: Page) -> Response {
     let Owner { tenant, user } = owner();
-    let reach = Reach::User(user);
-    let listing = tasks.list(tenant, reach, page).await.expect("memory answers");
-    handlers::answer_list(&listing, reach, page)
+    list_response(tasks, tenant, Reach::User(user), page).await.expect("memory answers")
 }
 
 #[derive(Deserialize)]

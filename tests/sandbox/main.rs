@@ -44,12 +44,13 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::parse(&settings(&entra))?;
     logging::start(config.log_filter, config.log_format);
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
-    let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
+    let state =
+        AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory(config.max_tasks_per_tenant) };
     let app = routes::router(state, &config.allowed_origins);
 
     println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
-    server::serve(listener, app, stop).await;
+    server::serve(listener, app, server::Limits::new(config.max_connections), stop).await;
     Ok(())
 }
 

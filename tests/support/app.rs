@@ -57,16 +57,26 @@ impl TestApp {
 
     /// The same with some settings changed.
     pub async fn start_with(changes: &[(&str, &str)]) -> Self {
+        Self::start_within(changes, |_| {}).await
+    }
+
+    /// The same with other bounds for its connections.
+    pub async fn start_within(changes: &[(&str, &str)], change: impl FnOnce(&mut server::Limits)) -> Self {
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
         let config = Config::parse(&settings(&entra.authority, changes)).expect("good settings");
         let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
         let verifier = Arc::new(verifier);
-        let state = AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory() };
+        let state = AppState {
+            verifier: Arc::clone(&verifier),
+            tasks: Tasks::in_memory(config.max_tasks_per_tenant),
+        };
         let app = routes::router(state, &config.allowed_origins);
+        let mut limits = server::Limits::new(config.max_connections);
+        change(&mut limits);
         let listener = listen().await;
         let address = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(server::serve(listener, app, std::future::pending()));
+        tokio::spawn(server::serve(listener, app, limits, std::future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         Self { address, entra, clock, verifier, client }
     }

@@ -1,0 +1,151 @@
+//! What one client, and one organisation, may take of the service.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{
+    app::TestApp,
+    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, Organisation, Person, READER},
+};
+
+const EDITOR_OF_CONTOSO: (Organisation, Person) = (CONTOSO, EDITOR);
+
+fn connect(app: &TestApp) -> TcpStream {
+    let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// A request whose answer leaves the connection open.
+fn health(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[tokio::test]
+async fn an_organisation_may_have_so_many_tasks_and_no_more() {
+    let app = TestApp::start_with(&[("MAX_TASKS_PER_TENANT", "2")]).await;
+    for title in ["one", "two"] {
+        app.create(EDITOR_OF_CONTOSO, title).await;
+    }
+    let body = json!({ "title": "three" });
+    let answer = app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(body)).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert_eq!(answer.detail(), "Your organisation has 2 tasks, as many as it may: delete some first");
+
+    app.create((FABRIKAM, EDITOR), "another organisation's").await;
+    app.send_as((CONTOSO, ADMIN), Method::DELETE, "/api/tasks/1", None).await;
+    assert_eq!(app.create(EDITOR_OF_CONTOSO, "four").await, 3, "an id is never given twice");
+}
+
+#[tokio::test]
+async fn an_organisation_that_is_too_fast_waits_and_nobody_else_does() {
+    let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
+    let list = async |who| app.send_as(who, Method::GET, "/api/tasks", None).await;
+    for person in [ADMIN, EDITOR, READER, ADMIN, EDITOR] {
+        assert_eq!(list((CONTOSO, person)).await.status, StatusCode::OK);
+    }
+    let refused = list((CONTOSO, READER)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(list((FABRIKAM, EDITOR)).await.status, StatusCode::OK);
+
+    app.clock.step(Duration::from_millis(200));
+    assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::OK, "one more is earned");
+    assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::TOO_MANY_REQUESTS);
+    app.clock.step(Duration::from_secs(1));
+    for _ in 0..5 {
+        assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn without_the_setting_no_organisation_is_too_fast() {
+    let app = TestApp::start().await;
+    for _ in 0..200 {
+        assert_eq!(
+            app.send_as((CONTOSO, READER), Method::GET, "/api/tasks", None).await.status,
+            StatusCode::OK
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_any_length_comes_whole_and_in_order() {
+    let app = TestApp::start().await;
+    for tasks in [0, 1, 255, 256, 257, 600] {
+        while app.titles(EDITOR_OF_CONTOSO).await.len() < tasks {
+            let next = app.titles(EDITOR_OF_CONTOSO).await.len() + 1;
+            for number in next..=tasks {
+                app.create(EDITOR_OF_CONTOSO, &number.to_string()).await;
+            }
+        }
+        let expected: Vec<_> = (1..=tasks).map(|number| number.to_string()).collect();
+        assert_eq!(app.titles(EDITOR_OF_CONTOSO).await, expected);
+        assert_eq!(app.titles((CONTOSO, ADMIN)).await, expected);
+    }
+    let after = app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?after=10", None).await.json();
+    assert_eq!(after.as_array().unwrap().len(), 590);
+    let answer = app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=500", None).await;
+    assert_eq!(answer.json().as_array().unwrap().len(), 500);
+    assert_eq!(answer.header("link"), Some(r#"</api/tasks?limit=500&after=500>; rel="next""#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
+    let app = TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
+    for beginning in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+        let mut stream = connect(&app);
+        let started = Instant::now();
+        stream.write_all(beginning.as_bytes()).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)), "{beginning}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{beginning}: {:?}", started.elapsed());
+    }
+    // One that has sent a request may wait before the next: longer than that.
+    let mut patient = connect(&app);
+    assert!(health(&mut patient).unwrap().starts_with("HTTP/1.1 200"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(health(&mut patient).unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_place_is_taken_those_that_wait_make_room() {
+    let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
+    let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    for stream in &mut waiting {
+        assert!(health(stream).unwrap().starts_with("HTTP/1.1 200"));
+    }
+    let mut newcomer = connect(&app);
+    assert!(health(&mut newcomer).unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(waiting[0].read(&mut [0]).unwrap(), 0, "closed to make room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_its_answer_is_dropped() {
+    let app = TestApp::start_within(&[], |limits| limits.write = Duration::from_millis(300)).await;
+    let long = "x".repeat(500);
+    for _ in 0..2000 {
+        let new = json!({ "title": long });
+        app.send_as(EDITOR_OF_CONTOSO, Method::POST, "/api/tasks", Some(new)).await;
+    }
+    let token = app.entra.v1(CONTOSO, EDITOR).sign();
+    let mut stream = connect(&app);
+    let request = format!("GET /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    // Ten answers of over a megabyte are more than the buffers of two sockets hold.
+    stream.write_all(request.repeat(10).as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut read = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        read += length;
+    }
+    assert!(read < 10 * 1_200_000, "all {read} bytes came");
+}
