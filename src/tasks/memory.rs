@@ -58,11 +58,11 @@ impl MemoryTasks {
     pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         // Cloned out of the map, so that its shard is free while the tenant's lock is waited for.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
-        let mut shelf = tasks.write();
-        if shelf.by_id.len() >= self.max_per_tenant {
+        let mut tasks = tasks.write();
+        if tasks.by_id.len() >= self.max_per_tenant {
             return Err(StoreError::Full { max: self.max_per_tenant });
         }
-        Ok(shelf.insert(owner, new))
+        Ok(tasks.insert(owner, new))
     }
 
     pub(super) fn update(
@@ -117,9 +117,9 @@ impl Shelf {
         let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
         self.last_id = Some(id);
         let NewTask { title, owner_name } = new;
-        let name = self.users.get(&owner.user).map(|own| &own.name);
-        let owner_name = match name.filter(|name| ***name == *owner_name) {
-            Some(name) => Arc::clone(name),
+        let known = self.users.get(&owner.user).map(|own| &own.name);
+        let owner_name = match known.filter(|known| ***known == *owner_name) {
+            Some(known) => Arc::clone(known),
             None => owner_name.into(),
         };
         self.put(Task { id, owner, owner_name, title, completed: false })

@@ -1,9 +1,9 @@
 //! What one client, and one organisation, may take of the service.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::http::{Method, StatusCode};
@@ -104,10 +104,13 @@ async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
     let app = TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
     for beginning in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
         let mut stream = connect(&app);
-        let started = Instant::now();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(beginning.as_bytes()).unwrap();
-        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)), "{beginning}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{beginning}: {:?}", started.elapsed());
+        match stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{beginning:?}: {other:?}"),
+        }
     }
     // One that has sent a request may wait before the next: longer than that.
     let mut patient = connect(&app);
