@@ -55,6 +55,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
     tokio::spawn(reloader.run(Arc::clone(&verifier)));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
-    server::serve(listener, app, server::Limits::new(config.max_connections), stop).await;
+    server::serve(
+        listener,
+        app,
+        server::Limits::new(server::connections_for_open_files(config.max_connections)),
+        stop,
+    )
+    .await;
     Ok(())
 }

@@ -1,16 +1,16 @@
 //! Connections: accepting, bounding and ending them.
 //!
-//! No client can hold a place for longer than it uses it. One that says nothing, or half a request, is
-//! dropped after seconds; one that does not read its answer, after half a minute; and when every place is
-//! taken, those that wait between two requests make room. On a stop, requests in flight have ten seconds
-//! to finish, and nobody else delays it. `axum::serve` has none of these bounds.
+//! A client that says nothing, or half a request, is dropped after seconds; one that reads nothing of its
+//! answer, after half a minute. When every place is taken, those that wait between two requests make room,
+//! and those that have kept the server busy for half a minute. On a stop, requests in flight have ten
+//! seconds to finish, and nobody else delays it. `axum::serve` has none of these bounds.
 
 use std::{
     io,
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -31,10 +31,11 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 
@@ -50,13 +51,21 @@ pub struct Limits {
     pub first_head: Duration,
     /// How long a client may read nothing of an answer that waits for it.
     pub write: Duration,
+    /// For how long a client may have requests in flight without a pause and keep its place while
+    /// others wait for one: it may read its answers a byte at a time.
+    pub busy: Duration,
 }
 
 impl Limits {
     /// The usual limits, for so many connections.
     #[must_use]
     pub fn new(max_connections: usize) -> Self {
-        Self { max_connections, first_head: Duration::from_secs(10), write: Duration::from_secs(30) }
+        Self {
+            max_connections,
+            first_head: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            busy: Duration::from_secs(30),
+        }
     }
 }
 
@@ -70,15 +79,30 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// included. Longer than the 60 s after which common proxies give up an idle connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The largest head of a request, in bytes, and so the memory a connection can hold: a token of
-/// 16 KiB with room to spare. A larger head is answered with 431.
+/// The largest head of a request, in bytes: a token of 16 KiB with room to spare. A larger head is answered with 431.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// File descriptors for what is no client's connection: listening, fetching keys, reading settings.
+const OTHER_FILES: usize = 64;
 
 /// How old a connection must be to make room for another while it waits for a request.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long to wait when no connection can be accepted, as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections there can be: each needs a file descriptor, and so does all else. Takes as many as
+/// the system gives; where that cannot be found out, it is left at `wanted`.
+#[must_use]
+pub fn connections_for_open_files(wanted: usize) -> usize {
+    let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
+    let Ok(allowed) = rlimit::increase_nofile_limit(files) else { return wanted };
+    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1);
+    if allowed < wanted {
+        tracing::warn!(wanted, allowed, "MAX_CONNECTIONS is more than this process may have open files for");
+    }
+    wanted.min(allowed)
+}
 
 /// Serves `app` within `limits` until `stop` completes, then finishes the requests in flight.
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: impl Future<Output = ()>) {
@@ -88,13 +112,15 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
     let max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(max_connections));
     let (wishes, wish) = watch::channel(Wish::Serve);
+    let room = Arc::new(Room { wanted: AtomicUsize::new(0), at_once: (max_connections / 16).clamp(1, 64) });
     let mut stop = pin!(stop);
     loop {
         let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places, &wishes) => accepted,
+            accepted = accept(&listener, &places, &wishes, &room) => accepted,
             () = &mut stop => break,
         };
-        let connection = Connection { activity: Arc::default(), limits, wish: wish.clone(), place };
+        let (activity, room) = (Arc::new(Activity::new()), Arc::clone(&room));
+        let connection = Connection { activity, limits, wish: wish.clone(), room, place };
         tokio::spawn(connection.serve(http.clone(), stream, service.clone()));
     }
     drop(listener);
@@ -131,39 +157,59 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Wish {
     Serve,
-    /// Every place is taken: who waits for a request closes.
+    /// Somebody waits for a place: some of those who do not need theirs close.
     MakeRoom,
     /// Who waits for a request closes, the others finish theirs.
     Stop,
 }
 
-/// A connection once there is a place for it; until then, clients wait in the system's queue.
+/// How many connections are asked to close, so that one newcomer does not end all the others.
+struct Room {
+    wanted: AtomicUsize,
+    at_once: usize,
+}
+
+impl Room {
+    fn ask(&self, wishes: &watch::Sender<Wish>) {
+        self.wanted.store(self.at_once, Ordering::Relaxed);
+        wishes.send_replace(Wish::MakeRoom);
+    }
+
+    /// Whether a connection that could close is still asked to.
+    fn take(&self) -> bool {
+        let one_less = |wanted: usize| wanted.checked_sub(1);
+        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+}
+
+/// A connection and a place for it; while there is none, all others wait in the system's queue.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     wishes: &watch::Sender<Wish>,
+    room: &Room,
 ) -> (TcpStream, OwnedSemaphorePermit) {
-    let place = loop {
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            break place;
-        }
-        wishes.send_replace(Wish::MakeRoom);
-        sleep(ACCEPT_PAUSE).await;
-    };
-    loop {
+    let stream = loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers are small and written at once: waiting to fill a packet only delays them.
-                let _ = stream.set_nodelay(true);
-                return (stream, place);
-            }
+            Ok((stream, _)) => break stream,
             // The client gave up before its turn came.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
+                // File descriptors, most likely: those who do not need theirs can help.
                 tracing::warn!(%error, "cannot accept a connection");
+                room.ask(wishes);
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    };
+    // Answers are small and written at once: waiting to fill a packet only delays them.
+    let _ = stream.set_nodelay(true);
+    loop {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return (stream, place);
+        }
+        room.ask(wishes);
+        sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -172,28 +218,33 @@ struct Connection {
     activity: Arc<Activity>,
     limits: Limits,
     wish: watch::Receiver<Wish>,
+    room: Arc<Room>,
     #[expect(dead_code, reason = "a place is held for as long as the connection lasts, and never read")]
     place: OwnedSemaphorePermit,
 }
 
-/// What a connection is doing, as its requests tell.
-#[derive(Default)]
+/// What a connection is doing, as its requests and its writes tell.
 struct Activity {
+    opened: Instant,
     begun: AtomicUsize,
     ended: AtomicUsize,
+    /// When the requests in flight began without a pause since, in milliseconds since `opened`.
+    busy_since: AtomicU64,
+    /// The client has not taken yet what there is to write.
+    is_blocked: AtomicBool,
 }
 
 impl Connection {
     async fn serve(mut self, http: http1::Builder, stream: TcpStream, service: TowerToHyperService<Router>) {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.write));
+        let stream = WatchedStream { stream: Box::pin(stream), activity: Arc::clone(&self.activity) };
         let activity = Arc::clone(&self.activity);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let active = activity.begin();
             let answer = service.call(Request::from(request.map(Body::new)));
             async move { answer.await.map(|response| response.map(|body| ActiveBody { body, _active: active })) }
         });
-        let stream = Box::pin(stream);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut first_head = pin!(sleep(self.limits.first_head));
         let mut settled = pin!(sleep(SETTLED));
@@ -209,10 +260,21 @@ impl Connection {
                         return;
                     }
                 }
-                _ = self.wish.changed() => {
-                    let wish = *self.wish.borrow_and_update();
+                changed = self.wish.changed() => {
+                    // Without a server there is nothing to serve for.
+                    let wish = changed.map_or(Wish::Stop, |()| *self.wish.borrow_and_update());
                     match wish {
-                        Wish::MakeRoom if is_settled && self.activity.is_idle() => break,
+                        Wish::MakeRoom if !is_settled => {}
+                        Wish::MakeRoom if self.activity.is_idle() => {
+                            if self.room.take() {
+                                break;
+                            }
+                        }
+                        Wish::MakeRoom if self.activity.busy_for() >= self.limits.busy => {
+                            if self.room.take() {
+                                return;
+                            }
+                        }
                         Wish::Serve | Wish::MakeRoom => {}
                         Wish::Stop => break,
                     }
@@ -220,8 +282,14 @@ impl Connection {
             }
         }
         connection.as_mut().graceful_shutdown();
-        let patience = if self.activity.is_idle() { FLUSH_TIMEOUT } else { DRAIN_TIMEOUT };
-        if let Ok(ended) = timeout(patience, connection).await {
+        // Who is in the middle of sending a head has this long; who has sent one by then, or is still
+        // reading an answer, has longer.
+        if let Ok(ended) = timeout(FLUSH_TIMEOUT, connection.as_mut()).await {
+            return log_end(ended);
+        }
+        if !self.activity.is_idle()
+            && let Ok(ended) = timeout(DRAIN_TIMEOUT.saturating_sub(FLUSH_TIMEOUT), connection).await
+        {
             log_end(ended);
         }
     }
@@ -234,7 +302,20 @@ fn log_end(ended: hyper::Result<()>) {
 }
 
 impl Activity {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            begun: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            busy_since: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
+        }
+    }
+
     fn begin(self: &Arc<Self>) -> Active {
+        if self.is_idle() {
+            self.busy_since.store(self.age(), Ordering::Relaxed);
+        }
         self.begun.fetch_add(1, Ordering::Relaxed);
         Active(Arc::clone(self))
     }
@@ -243,9 +324,74 @@ impl Activity {
         self.begun.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether no request has come in of which the answer is not written yet.
+    /// Whether every request that has come in is answered, and the client has taken the answers.
     fn is_idle(&self) -> bool {
         self.begun.load(Ordering::Relaxed) == self.ended.load(Ordering::Relaxed)
+            && !self.is_blocked.load(Ordering::Relaxed)
+    }
+
+    /// For how long it has not been idle; of no meaning when it is.
+    fn busy_for(&self) -> Duration {
+        Duration::from_millis(self.age().saturating_sub(self.busy_since.load(Ordering::Relaxed)))
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A stream that notes whether the client takes what is written.
+struct WatchedStream {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    activity: Arc<Activity>,
+}
+
+impl WatchedStream {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.activity.is_blocked.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.stream.as_mut().poll_write(context, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.stream.as_mut().poll_write_vectored(context, slices);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(context)
     }
 }
 

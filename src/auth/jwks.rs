@@ -128,6 +128,11 @@ impl KeyId {
     pub fn parse(text: &str) -> Option<Self> {
         (1..=Self::MAX_CHARS).contains(&text.chars().count()).then(|| Self(text.into()))
     }
+
+    /// Its length in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl SigningKey {

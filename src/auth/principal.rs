@@ -78,11 +78,11 @@ impl Principal {
         })))
     }
 
-    /// How many bytes of text it holds, for a bound on how many of them are kept.
-    pub(super) fn text_bytes(&self) -> usize {
+    /// How many bytes of memory it holds, for a bound on how many of them are kept.
+    pub(super) fn bytes(&self) -> usize {
         let Identity { name, email, roles, scopes, .. } = &*self.0;
         let roles: usize = roles.iter().map(|role| size_of::<String>() + role.len()).sum();
-        name.len() + email.len() + scopes.len() + roles
+        size_of::<Identity>() + name.len() + email.len() + scopes.len() + roles
     }
 
     /// The caller's organisation.

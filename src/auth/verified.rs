@@ -77,7 +77,7 @@ impl VerifiedToken {
 
 impl Weighter<TokenDigest, Arc<VerifiedToken>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<VerifiedToken>) -> u64 {
-        let bytes = size_of::<VerifiedToken>() + OVERHEAD + token.principal.text_bytes();
+        let bytes = size_of::<VerifiedToken>() + OVERHEAD + token.principal.bytes() + token.key_id.bytes();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

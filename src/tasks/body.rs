@@ -1,30 +1,41 @@
 //! Tasks as clients see them: one, or a list of any length.
 //!
 //! A list is read and written a chunk at a time, at the pace of whoever reads it. Its answer needs the
-//! memory of one chunk, and no lock is held between two.
+//! memory of one chunk, and no lock is held between two. What is created while it is read may be in it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration, vec};
 
 use axum::{
+    BoxError,
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, header::CONTENT_TYPE, header::LINK},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
 use serde::Serialize;
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use super::{
     Page, Task,
-    store::{Listing, StoreError, Tasks},
+    store::{Listing, Tasks},
 };
 use crate::{
     error::ApiError,
     ids::{Reach, TaskId, TenantId, UserId},
 };
 
-/// How many tasks of a list without a limit are read and written at once: some 50 KiB.
-const CHUNK: usize = 256;
+/// How many tasks of a list without a limit are read at once.
+const READ_AT_ONCE: usize = 256;
+
+/// A chunk is written when it is as large as this, in bytes: usually once for each reading. Titles can be
+/// long, and what a slow reader has not taken yet stays in memory.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long a list may take to be read. Who may read it is asked only when it begins.
+const LIST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How many chunks of a list are written as fast as they are read; then every other one is preceded by a
 /// pause. A list of 100,000 tasks would otherwise keep a processor to itself for 50 ms, and on a small
@@ -80,23 +91,34 @@ pub async fn list_response(
     reach: Reach,
     page: Page,
 ) -> Result<Response, ApiError> {
-    let first = Page { limit: page.limit.or(Some(CHUNK)), ..page };
+    let first = Page { limit: page.limit.or(Some(READ_AT_ONCE)), ..page };
     let listing = tasks.list(tenant, reach, first).await?;
-    let mut list =
-        List { tasks, tenant, reach, after: page.after, chunks: 0, is_started: false, is_ended: false };
-    if page.limit.is_some() || !listing.more {
-        return Ok((next_page(page, &listing), JSON, list.write(&listing, true)).into_response());
+    let link = next_page(page, &listing);
+    let mut list = List {
+        tasks,
+        tenant,
+        reach,
+        goes_on: listing.more && page.limit.is_none(),
+        after: page.after,
+        read: listing.tasks.into_iter(),
+        begun: Instant::now(),
+        chunks: 0,
+        is_started: false,
+        is_ended: false,
+    };
+    let first = list.write();
+    if list.is_ended {
+        return Ok((link, JSON, first).into_response());
     }
-    let first = list.write(&listing, false);
     let chunks = stream::try_unfold((Some(first), list), |(written, mut list)| async move {
         let chunk = match written {
             Some(chunk) => chunk,
             None if list.is_ended => return Ok(None),
             None => list.next().await?,
         };
-        Ok::<_, StoreError>(Some((chunk, (None, list))))
+        Ok::<_, BoxError>(Some((chunk, (None, list))))
     });
-    Ok((JSON, Body::from_stream(chunks)).into_response())
+    Ok((link, JSON, Body::from_stream(chunks)).into_response())
 }
 
 const JSON: [(HeaderName, HeaderValue); 1] = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -106,37 +128,51 @@ struct List {
     tasks: Tasks,
     tenant: TenantId,
     reach: Reach,
+    /// Read, and not written yet.
+    read: vec::IntoIter<Arc<Task>>,
+    /// Whether there is more to read after that.
+    goes_on: bool,
     /// The last task that is written.
     after: Option<TaskId>,
+    begun: Instant,
     chunks: usize,
     is_started: bool,
     is_ended: bool,
 }
 
 impl List {
-    async fn next(&mut self) -> Result<Bytes, StoreError> {
+    async fn next(&mut self) -> Result<Bytes, BoxError> {
+        if self.begun.elapsed() > LIST_TIMEOUT {
+            return Err(format!("a list was not read within {LIST_TIMEOUT:?}").into());
+        }
         // A reader that is faster than the list must not keep other requests waiting.
         if self.chunks > BURST && self.chunks.is_multiple_of(2) {
             sleep(PAUSE).await;
         } else {
             yield_now().await;
         }
-        let page = Page { after: self.after, limit: Some(CHUNK) };
-        let listing = self.tasks.list(self.tenant, self.reach, page).await?;
-        Ok(self.write(&listing, !listing.more))
+        if self.read.len() == 0 {
+            let page = Page { after: self.after, limit: Some(READ_AT_ONCE) };
+            let listing = self.tasks.list(self.tenant, self.reach, page).await?;
+            self.goes_on = listing.more;
+            self.read = listing.tasks.into_iter();
+        }
+        Ok(self.write())
     }
 
-    fn write(&mut self, listing: &Listing, is_last: bool) -> Bytes {
-        let mut json = Vec::with_capacity(listing.tasks.len() * USUAL_BYTES + 2);
-        for task in &listing.tasks {
+    fn write(&mut self) -> Bytes {
+        let mut json = Vec::with_capacity((self.read.len() * USUAL_BYTES + 2).min(CHUNK_BYTES));
+        while json.len() < CHUNK_BYTES
+            && let Some(task) = self.read.next()
+        {
             json.push(if self.is_started { b',' } else { b'[' });
             self.is_started = true;
-            serde_json::to_writer(&mut json, &TaskBody::listed(task, self.reach))
+            serde_json::to_writer(&mut json, &TaskBody::listed(&task, self.reach))
                 .expect("texts and numbers, written to memory");
             self.after = Some(task.id);
         }
         self.chunks += 1;
-        if is_last {
+        if self.read.len() == 0 && !self.goes_on {
             json.extend_from_slice(if self.is_started { b"]" } else { b"[]" });
             self.is_ended = true;
         }

@@ -122,7 +122,11 @@ impl Shelf {
             Some(known) => Arc::clone(known),
             None => owner_name.into(),
         };
-        self.put(Task { id, owner, owner_name, title, completed: false })
+        let task = self.put(Task { id, owner, owner_name, title, completed: false });
+        if let Some(own) = self.users.get_mut(&owner.user) {
+            own.name = Arc::clone(&task.owner_name);
+        }
+        task
     }
 
     fn update(&mut self, reach: Reach, id: TaskId, update: TaskUpdate) -> Option<Arc<Task>> {
@@ -153,9 +157,6 @@ impl Shelf {
         let name = || Own { tasks: BTreeMap::new(), name: Arc::clone(&task.owner_name) };
         let own = self.users.entry(task.owner.user).or_insert_with(name);
         own.tasks.insert(task.id, Arc::clone(&task));
-        if !Arc::ptr_eq(&own.name, &task.owner_name) {
-            own.name = Arc::clone(&task.owner_name);
-        }
         task
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
+use tenant_tasks::server::Limits;
 
 use crate::support::{
     app::TestApp,
@@ -120,7 +121,7 @@ async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_every_place_is_taken_those_that_wait_make_room() {
+async fn when_every_place_is_taken_one_that_waits_makes_room_and_no_other() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
     let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
     for stream in &mut waiting {
@@ -128,7 +129,68 @@ async fn when_every_place_is_taken_those_that_wait_make_room() {
     }
     let mut newcomer = connect(&app);
     assert!(health(&mut newcomer).unwrap().starts_with("HTTP/1.1 200"));
-    assert_eq!(waiting[0].read(&mut [0]).unwrap(), 0, "closed to make room");
+    let served = waiting.iter_mut().filter_map(|stream| health(stream).ok());
+    assert_eq!(served.filter(|answer| answer.starts_with("HTTP/1.1 200")).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_closes_while_there_is_a_place_for_whoever_comes() {
+    let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
+    let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    for round in 0..2 {
+        for stream in &mut waiting {
+            assert!(health(stream).unwrap().starts_with("HTTP/1.1 200"), "round {round}");
+        }
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+}
+
+/// Answers that nobody reads keep every place busy, and a few bytes now and then keep them from being dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_few_bytes_at_a_time_keeps_no_place_that_others_need() {
+    let short = |limits: &mut Limits| limits.busy = Duration::from_secs(2);
+    let app = TestApp::start_within(&[("MAX_CONNECTIONS", "2")], short).await;
+    let hold = |mut stream: TcpStream| {
+        std::thread::spawn(move || {
+            stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let requests = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+            let mut some = [0; 64];
+            for _ in 0..200 {
+                // As many as fit, until neither side has room for more.
+                let is_over = match stream.write(&requests) {
+                    Ok(_) => stream.read(&mut some).is_err(),
+                    Err(error) => error.kind() != ErrorKind::WouldBlock || stream.read(&mut some).is_err(),
+                };
+                if is_over {
+                    return;
+                }
+            }
+        })
+    };
+    let holders: Vec<_> = (0..2).map(|_| hold(connect(&app))).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut newcomer = connect(&app);
+    let answer = tokio::task::spawn_blocking(move || health(&mut newcomer)).await.unwrap();
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
+    drop(holders);
+}
+
+#[tokio::test]
+async fn a_page_of_the_longest_titles_comes_whole() {
+    let app = TestApp::start().await;
+    let longest = "\u{1F4DD}".repeat(500);
+    for _ in 0..70 {
+        app.create(EDITOR_OF_CONTOSO, &longest).await;
+    }
+    for path in ["/api/tasks", "/api/tasks?limit=60"] {
+        let answer = app.send_as(EDITOR_OF_CONTOSO, Method::GET, path, None).await;
+        assert!(answer.body.len() > 120_000, "{} bytes are more than one chunk", answer.body.len());
+        let tasks = answer.json();
+        assert!(tasks.as_array().unwrap().iter().all(|task| task["title"] == longest.as_str()));
+        assert_eq!(tasks.as_array().unwrap().len(), if path.contains("limit") { 60 } else { 70 });
+        let next = r#"</api/tasks?limit=60&after=60>; rel="next""#;
+        assert_eq!(answer.header("link"), path.contains("limit").then_some(next));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,52 @@ fn a_half_sent_request_does_not_delay_a_stop() {
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
+#[test]
+fn with_few_open_files_strangers_who_wait_do_not_keep_others_out() {
+    // A hundred files leave room for 36 connections, far fewer than MAX_CONNECTIONS.
+    let service = Service::start_with_open_files(100, &[]);
+    let health = |stream: &mut TcpStream| -> std::io::Result<bool> {
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer)?;
+        Ok(answer[..length].starts_with(b"HTTP/1.1 200"))
+    };
+    let mut waiting = Vec::new();
+    for number in 0..80 {
+        let mut stream = service.connect();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert!(health(&mut stream).unwrap(), "connection {number}");
+        waiting.push(stream);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_read_slowly_is_finished_after_a_stop() {
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
+    let token = entra.v1(CONTOSO, ADMIN).sign();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/api/tasks", service.address);
+    for _ in 0..4000 {
+        let new = serde_json::json!({ "title": "\u{1F4DD}".repeat(500) }).to_string();
+        let request = client.post(&url).bearer_auth(&token).header("content-type", "application/json");
+        assert_eq!(answer(request.body(new)).await.status, StatusCode::OK);
+    }
+    let mut slow = service.connect();
+    let head = format!("Host: x\r\nAuthorization: Bearer {token}\r\n");
+    write!(slow, "GET /api/tasks HTTP/1.1\r\n{head}\r\n").unwrap();
+    let mut read = vec![0; 1024];
+    slow.read_exact(&mut read).unwrap();
+    service.signal("-TERM");
+    service.wait_for_line("stopping");
+    // Longer than an idle connection would be given.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"]\r\n0\r\n\r\n"), "{} bytes, and not the end", rest.len());
+    assert!(service.finish().0.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_token_nor_a_persons_name_ever_reaches_the_log() {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));

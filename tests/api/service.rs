@@ -33,6 +33,19 @@ pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir)
     (command, directory)
 }
 
+/// As few settings as will do, and these.
+fn minimal_with<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let minimal = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        // Nobody listens there, so no test leaves this machine.
+        ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
+        ("PORT", "0"),
+        ("LOG_FORMAT", "json"),
+    ];
+    [&minimal, settings].concat()
+}
+
 impl Service {
     /// With as few settings as will do, and these.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
@@ -41,15 +54,21 @@ impl Service {
 
     /// The same with a `.env` in its folder.
     pub(crate) fn start_with_file(file: &str, settings: &[(&str, &str)]) -> Self {
-        let minimal = [
-            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-            ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
-            // Nobody listens there, so no test leaves this machine.
-            ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
-            ("PORT", "0"),
-            ("LOG_FORMAT", "json"),
-        ];
-        let (mut command, directory) = command(&[&minimal, settings].concat());
+        let (command, directory) = command(&minimal_with(settings));
+        Self::spawn(command, directory, file)
+    }
+
+    /// The same in a process that may have so many files open.
+    pub(crate) fn start_with_open_files(limit: u32, settings: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {limit}; exec {}", env!("CARGO_BIN_EXE_tenant-tasks"));
+        command.args(["-c", &script]).current_dir(&directory).env_clear();
+        command.envs(minimal_with(settings)).stderr(Stdio::piped());
+        Self::spawn(command, directory, "")
+    }
+
+    fn spawn(mut command: Command, directory: tempfile::TempDir, file: &str) -> Self {
         write_file(directory.path(), file);
         let mut process = command.spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
