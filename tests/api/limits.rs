@@ -2,13 +2,14 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
-use tenant_tasks::server::Limits;
+use tenant_tasks::server::{Limits, connections_for_open_files};
+use tokio::net::TcpSocket;
 
 use crate::support::{
     app::TestApp,
@@ -150,29 +151,36 @@ async fn nobody_closes_while_there_is_a_place_for_whoever_comes() {
 async fn who_reads_a_few_bytes_at_a_time_keeps_no_place_that_others_need() {
     let short = |limits: &mut Limits| limits.busy = Duration::from_secs(2);
     let app = TestApp::start_within(&[("MAX_CONNECTIONS", "2")], short).await;
-    let hold = |mut stream: TcpStream| {
-        std::thread::spawn(move || {
-            stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let address: SocketAddr = app.address.trim_start_matches("http://").parse().unwrap();
+    for _ in 0..2 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(address).await.unwrap().into_std().unwrap();
+        tokio::task::spawn_blocking(move || {
             let requests = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
             let mut some = [0; 64];
-            for _ in 0..200 {
-                // As many as fit, until neither side has room for more.
-                let is_over = match stream.write(&requests) {
-                    Ok(_) => stream.read(&mut some).is_err(),
-                    Err(error) => error.kind() != ErrorKind::WouldBlock || stream.read(&mut some).is_err(),
-                };
-                if is_over {
-                    return;
+            for _ in 0..600 {
+                // Neither side has room for more: then some is read, and there is a little.
+                while matches!(stream.write(&requests), Ok(1..)) {}
+                std::thread::sleep(Duration::from_millis(50));
+                match stream.read(&mut some) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Ok(_) | Err(_) => return,
                 }
             }
-        })
-    };
-    let holders: Vec<_> = (0..2).map(|_| hold(connect(&app))).collect();
+        });
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut newcomer = connect(&app);
     let answer = tokio::task::spawn_blocking(move || health(&mut newcomer)).await.unwrap();
     assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
-    drop(holders);
+}
+
+#[test]
+fn there_are_no_more_connections_than_open_files() {
+    assert_eq!(connections_for_open_files(10), 10);
+    assert!(connections_for_open_files(1 << 40) < 1 << 40);
 }
 
 #[tokio::test]

@@ -132,6 +132,9 @@ fn with_few_open_files_strangers_who_wait_do_not_keep_others_out() {
         assert!(health(&mut stream).unwrap(), "connection {number}");
         waiting.push(stream);
     }
+    service.signal("-TERM");
+    let (_, log) = service.finish();
+    assert!(!log.contains("cannot accept"), "it ran out of files: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
