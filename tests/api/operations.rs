@@ -126,7 +126,7 @@ fn with_few_open_files_strangers_who_wait_do_not_keep_others_out() {
         Ok(answer[..length].starts_with(b"HTTP/1.1 200"))
     };
     let mut waiting = Vec::new();
-    for number in 0..80 {
+    for number in 0..120 {
         let mut stream = service.connect();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         assert!(health(&mut stream).unwrap(), "connection {number}");
