@@ -154,12 +154,8 @@ impl Config {
             allowed_origins: settings.allowed_origins()?,
             host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
             port: settings.port()?,
-            max_connections: settings
-                .whole_number("MAX_CONNECTIONS")?
-                .map_or(DEFAULT_MAX_CONNECTIONS, to_usize),
-            max_tasks_per_tenant: settings
-                .whole_number("MAX_TASKS_PER_TENANT")?
-                .map_or(DEFAULT_MAX_TASKS_PER_TENANT, to_usize),
+            max_connections: settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS)?,
+            max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
@@ -260,6 +256,11 @@ impl Settings<'_> {
         number.map_err(|_| invalid(variable, format!("must be a whole number from 1 to {}", u32::MAX)))
     }
 
+    fn count(&self, variable: &'static str, default: usize) -> Result<usize, ConfigError> {
+        let number = self.whole_number(variable)?;
+        Ok(number.map_or(default, |number| usize::try_from(number.get()).unwrap_or(usize::MAX)))
+    }
+
     fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
         let filter = self.value("RUST_LOG").unwrap_or("info");
         EnvFilter::try_new(filter).map_err(|_| {
@@ -274,10 +275,6 @@ impl Settings<'_> {
             _ => Err(invalid("LOG_FORMAT", "must be text or json")),
         }
     }
-}
-
-fn to_usize(number: NonZeroU32) -> usize {
-    usize::try_from(number.get()).unwrap_or(usize::MAX)
 }
 
 fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {

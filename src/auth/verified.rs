@@ -5,7 +5,7 @@
 //! keys, and whether the key is still trusted. Of a token that fails there is no answer here;
 //! it takes the long way, and gets its refusal on that.
 
-use std::{mem::size_of, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use quick_cache::{Weighter, sync::Cache};
@@ -65,13 +65,6 @@ impl TokenDigest {
         let mut bytes = [0; SHA256_OUTPUT_LEN];
         bytes.copy_from_slice(digest(&SHA256, unverified_jwt.as_bytes()).as_ref());
         Self(bytes)
-    }
-}
-
-impl VerifiedToken {
-    /// Whether the token's own claims still hold now.
-    pub(super) fn is_current(&self, now: Duration) -> bool {
-        self.validity.includes(now)
     }
 }
 

@@ -128,10 +128,8 @@ impl Verifier {
     fn recall(&self, digest: &TokenDigest) -> Option<Principal> {
         let token = self.verified.find(digest)?;
         let tenant = token.principal.tenant();
-        let access = self.access.load();
-        let is_good = token.is_current(self.clock.since_epoch())
-            && access.tenants.allow(tenant)
-            && access.check_key(&token.key_id).is_ok()
+        let is_good = token.validity.includes(self.clock.since_epoch())
+            && self.access_for(tenant).is_ok_and(|access| access.check_key(&token.key_id).is_ok())
             && self.keys.held(tenant, &token.key_id).is_some_and(|key| Arc::ptr_eq(&key, &token.key));
         if !is_good {
             return None;

@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header::CONTENT_TYPE, header::LINK},
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::{
     task::yield_now,
@@ -110,14 +110,14 @@ pub async fn list_response(
     if list.is_ended {
         return Ok((link, JSON, first).into_response());
     }
-    let chunks = stream::try_unfold((Some(first), list), |(written, mut list)| async move {
-        let chunk = match written {
-            Some(chunk) => chunk,
-            None if list.is_ended => return Ok(None),
-            None => list.next().await?,
-        };
-        Ok::<_, BoxError>(Some((chunk, (None, list))))
+    let rest = stream::try_unfold(list, |mut list| async move {
+        if list.is_ended {
+            return Ok(None);
+        }
+        let chunk = list.next().await?;
+        Ok::<_, BoxError>(Some((chunk, list)))
     });
+    let chunks = stream::iter([Ok(first)]).chain(rest);
     Ok((link, JSON, Body::from_stream(chunks)).into_response())
 }
 

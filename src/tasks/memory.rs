@@ -46,6 +46,16 @@ struct Own {
     name: Arc<str>,
 }
 
+impl Own {
+    /// The name as the latest task has it, if it is still the same.
+    fn share_name(&mut self, name: String) -> Arc<str> {
+        if *self.name != *name {
+            self.name = name.into();
+        }
+        Arc::clone(&self.name)
+    }
+}
+
 impl MemoryTasks {
     pub(super) fn new(max_per_tenant: usize) -> Self {
         Self { tenants: DashMap::new(), max_per_tenant }
@@ -117,16 +127,11 @@ impl Shelf {
         let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
         self.last_id = Some(id);
         let NewTask { title, owner_name } = new;
-        let known = self.users.get(&owner.user).map(|own| &own.name);
-        let owner_name = match known.filter(|known| ***known == *owner_name) {
-            Some(known) => Arc::clone(known),
+        let owner_name = match self.users.get_mut(&owner.user) {
+            Some(own) => own.share_name(owner_name),
             None => owner_name.into(),
         };
-        let task = self.put(Task { id, owner, owner_name, title, completed: false });
-        if let Some(own) = self.users.get_mut(&owner.user) {
-            own.name = Arc::clone(&task.owner_name);
-        }
-        task
+        self.put(Task { id, owner, owner_name, title, completed: false })
     }
 
     fn update(&mut self, reach: Reach, id: TaskId, update: TaskUpdate) -> Option<Arc<Task>> {

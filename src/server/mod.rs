@@ -1,0 +1,200 @@
+//! Connections: accepting, bounding and ending them.
+//!
+//! A client that says nothing, or half a request, is dropped after seconds; one that reads nothing of its
+//! answer, after half a minute. When every place is taken, those that wait between two requests make room,
+//! and those that have kept the server busy for half a minute. On a stop, requests in flight have ten
+//! seconds to finish, and nobody else delays it. `axum::serve` has none of these bounds.
+
+mod connection;
+
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioTimer, service::TowerToHyperService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use self::connection::Connection;
+
+/// How many connections may be open at the same time unless the operator says otherwise.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
+
+/// What a client may take of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many connections may be open at the same time.
+    pub max_connections: usize,
+    /// How long a new connection may take to send the head of its first request.
+    pub first_head: Duration,
+    /// How long a client may read nothing of an answer that waits for it.
+    pub write: Duration,
+    /// For how long a client may have requests in flight without a pause and keep its place while
+    /// others wait for one: it may read its answers a byte at a time.
+    pub busy: Duration,
+}
+
+impl Limits {
+    /// The usual limits, for so many connections.
+    #[must_use]
+    pub fn new(max_connections: usize) -> Self {
+        Self {
+            max_connections,
+            first_head: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            busy: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How long requests in flight may take to finish after a stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the last bytes of an answer may take to leave after that.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a connection may take to send a request's head, the wait between two requests
+/// included. Longer than the 60 s after which common proxies give up an idle connection.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The largest head of a request, in bytes: a token of 16 KiB with room to spare. A larger head is answered with 431.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// File descriptors for what is no client's connection: listening, fetching keys, reading settings.
+const OTHER_FILES: usize = 64;
+
+/// How long to wait when no connection can be accepted, as when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections there can be: each needs a file descriptor, and so does all else. Takes as many as
+/// the system gives; where that cannot be found out, it is left at `wanted`.
+#[must_use]
+pub fn connections_for_open_files(wanted: usize) -> usize {
+    let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
+    let Ok(allowed) = rlimit::increase_nofile_limit(files) else { return wanted };
+    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1);
+    if allowed < wanted {
+        tracing::warn!(wanted, allowed, "MAX_CONNECTIONS is more than this process may have open files for");
+    }
+    wanted.min(allowed)
+}
+
+/// Serves `app` within `limits` until `stop` completes, then finishes the requests in flight.
+pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: impl Future<Output = ()>) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    let service = TowerToHyperService::new(app);
+    let max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(max_connections));
+    let (wishes, wish) = watch::channel(Wish::Serve);
+    let room = Arc::new(Room { wanted: AtomicUsize::new(0), at_once: (max_connections / 16).clamp(1, 64) });
+    let mut stop = pin!(stop);
+    loop {
+        let (stream, place) = tokio::select! {
+            accepted = accept(&listener, &places, &wishes, &room) => accepted,
+            () = &mut stop => break,
+        };
+        let connection = Connection::new(limits, wish.clone(), Arc::clone(&room), place);
+        tokio::spawn(connection.serve(http.clone(), stream, service.clone()));
+    }
+    drop(listener);
+    tracing::info!("stopping: no new connections, requests in flight finish");
+    wishes.send_replace(Wish::Stop);
+    drop(wish);
+    // When the last connection has gone, so has the last receiver.
+    if timeout(DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed()).await.is_err() {
+        tracing::warn!("stopping: some connections were still open after {DRAIN_TIMEOUT:?}");
+    }
+}
+
+/// Completes when the process is asked to stop: SIGTERM, or SIGINT (Ctrl-C).
+///
+/// # Errors
+///
+/// When the system does not let the process listen for signals.
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// What the server wants of its connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Serve,
+    /// Somebody waits for a place: some of those who do not need theirs close.
+    MakeRoom,
+    /// Who waits for a request closes, the others finish theirs.
+    Stop,
+}
+
+/// How many connections are asked to close, so that one newcomer does not end all the others.
+struct Room {
+    wanted: AtomicUsize,
+    at_once: usize,
+}
+
+impl Room {
+    fn ask(&self, wishes: &watch::Sender<Wish>) {
+        self.wanted.store(self.at_once, Ordering::Relaxed);
+        wishes.send_replace(Wish::MakeRoom);
+    }
+
+    /// Whether a connection that could close is still asked to.
+    fn take(&self) -> bool {
+        let one_less = |wanted: usize| wanted.checked_sub(1);
+        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+}
+
+/// A connection and a place for it; while there is none, all others wait in the system's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    wishes: &watch::Sender<Wish>,
+    room: &Room,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    let stream = loop {
+        match listener.accept().await {
+            Ok((stream, _)) => break stream,
+            // The client gave up before its turn came.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // File descriptors, most likely: those who do not need theirs can help.
+                tracing::warn!(%error, "cannot accept a connection");
+                room.ask(wishes);
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    };
+    // Answers are small and written at once: waiting to fill a packet only delays them.
+    let _ = stream.set_nodelay(true);
+    loop {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return (stream, place);
+        }
+        room.ask(wishes);
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
