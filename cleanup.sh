@@ -4,10 +4,6 @@
 # Ours is what bears setup.sh's mark: a name alone proves nothing. What is gone already counts as done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=src/azure/graph.sh
-source src/azure/graph.sh
-# shellcheck source=src/azure/env_file.sh
-source src/azure/env_file.sh
 # shellcheck source=src/azure/registration.sh
 source src/azure/registration.sh
 
@@ -82,7 +78,8 @@ find_mark() {
 }
 
 # Writes `path<tab>what` of what is there into $WORK/alive, and `id<tab>what` of all that is to be purged, in
-# order, into $WORK/purge. The API comes last: as long as it is there, the next run finds the rest by it.
+# order, into $WORK/purge. Registrations come last: as long as they are there, the next run finds their service
+# principals by them.
 # shellcheck disable=SC2016 # the conditions are jq's
 find_ours() {
   local role kind clients=''
@@ -97,7 +94,7 @@ find_ours() {
     fi
   done
   for kind in spa api; do
-    if graph_read "/applications(uniqueName='$MARK.$kind')?\$select=$FIELDS"; then
+    if find_application '' "$MARK.$kind"; then
       note_alive applications 'the registration' displayName purge-last
       clients="$clients $(jq -r '.appId' <<<"$GRAPH_ANSWER")"
       # It goes with its application, but is purged on its own.

@@ -5,10 +5,6 @@
 # any interruption. .env comes last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=src/azure/graph.sh
-source src/azure/graph.sh
-# shellcheck source=src/azure/env_file.sh
-source src/azure/env_file.sh
 # shellcheck source=src/azure/registration.sh
 source src/azure/registration.sh
 
@@ -173,7 +169,7 @@ create_application() {
   graph_write "$1" patch "/applications(uniqueName='$2')" "$3" 'Prefer=create-if-missing'
   if [[ -z $GRAPH_ANSWER ]]; then
     # It was there after all; Graph then answers nothing.
-    graph_await "/applications(uniqueName='$2')?\$select=$FIELDS"
+    graph_await "$(application_path "$2")"
   fi
 }
 
@@ -221,18 +217,17 @@ make_test_users() {
 
 # ensure_user ROLE: sets USER_ID, and adds a line to ACCOUNTS.
 ensure_user() {
-  local role=$1 upn note=$PASSWORD body path
+  local role=$1 upn note=$PASSWORD body
   upn=$(upn_of "$role")
-  path="/users/$upn?\$select=id,userPrincipalName,department"
-  body=$(jq -c --arg upn "$upn" --arg nickname "${upn%%@*}" --arg name "Test $role ($API_NAME)" --arg mark "$MARK" '
+  body=$(jq -Rc --arg upn "$upn" --arg nickname "${upn%%@*}" --arg name "Test $role ($API_NAME)" --arg mark "$MARK" '
     {accountEnabled: true, displayName: $name, mailNickname: $nickname, userPrincipalName: $upn, department: $mark,
-     passwordProfile: {password: ., forceChangePasswordNextSignIn: false}}' <<<"$PASSWORD_JSON")
-  if ! graph_read "$path"; then
+     passwordProfile: {password: ., forceChangePasswordNextSignIn: false}}' <<<"$PASSWORD")
+  if ! find_user "$upn"; then
     if graph_write "create the user $upn" post /users "$body"; then
       USER_ID=$(jq -r '.id' <<<"$GRAPH_ANSWER")
     else
       # Made by a try whose answer was lost, or by a run before this one.
-      graph_await "$path"
+      graph_await "$(user_path "$upn")"
       set_password "$upn" "$body"
     fi
   elif [[ " $(env_note "$ENV_USERS") " == *" $upn "* ]]; then
@@ -260,7 +255,6 @@ new_password() {
     text=${text:0:24}
   done
   PASSWORD=${text:0:6}-${text:6:6}-${text:12:6}-${text:18:6}
-  PASSWORD_JSON="\"$PASSWORD\""
 }
 
 # ensure_assignment ROLE USER_ID ASSIGNMENTS

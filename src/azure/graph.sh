@@ -40,12 +40,8 @@ graph_read() {
   case $1 in *"$UNMADE"*) return 1 ;; esac
   until graph_once get "$1"; do
     case $GRAPH_FAULT in
-      missing) return 1 ;;
+      missing | withheld) return 1 ;;
       transient) graph_pause "$try" ;;
-      forbidden)
-        # Only administrators see what is deleted.
-        case $1 in /directory/deletedItems/*) return 1 ;; *) graph_die "cannot read ${1%%\?*}" ;; esac
-        ;;
       *) graph_die "cannot read ${1%%\?*}" ;;
     esac
     try=$((try + 1))
@@ -86,10 +82,7 @@ graph_write() {
   until graph_once "$@"; do
     case $1:$GRAPH_FAULT in
       delete:missing) break ;;
-      post:conflict | post:taken) return 1 ;;
-      delete:forbidden)
-        case $2 in /directory/deletedItems/*) return 1 ;; *) graph_die "cannot $what" ;; esac
-        ;;
+      post:conflict | post:taken | delete:withheld) return 1 ;;
       *:transient | *:lagging | *:missing | *:conflict) graph_pause "$try" ;;
       *) graph_die "cannot $what" ;;
     esac
@@ -120,6 +113,8 @@ graph_once() {
   rm -f "$WORK/body"
   error=$(<"$WORK/error")
   GRAPH_FAULT=$(graph_fault "$error") GRAPH_ANSWER=$error
+  # Only administrators see what is deleted, or purge it: the others can do without.
+  case $GRAPH_FAULT:$uri in "forbidden:$GRAPH/directory/deletedItems/"*) GRAPH_FAULT=withheld ;; esac
   return 1
 }
 

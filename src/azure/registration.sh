@@ -2,7 +2,12 @@
 # What setup.sh makes in the directory, and how it is told from everything else there.
 #
 # An application of ours carries a mark in `uniqueName`, which Graph keeps unique and never changes; a test user
-# carries it in `department`. Nothing is taken for ours by its name.
+# carries it in `department`. Nothing is taken for ours by its name. Both scripts source this file, and it the others.
+
+# shellcheck source=src/azure/graph.sh
+source src/azure/graph.sh
+# shellcheck source=src/azure/env_file.sh
+source src/azure/env_file.sh
 
 ROLES='Admin Editor Reader'
 
@@ -59,18 +64,22 @@ mark_of() { say "tenant-tasks-setup.$1"; }
 
 same_guid() { [[ $(tr '[:upper:]' '[:lower:]' <<<"$1") == "$(tr '[:upper:]' '[:lower:]' <<<"$2")" ]]; }
 
+application_path() { say "/applications(uniqueName='$1')?\$select=$FIELDS"; }
+
 # find_application CLIENT_ID MARK: GRAPH_ANSWER is ours, by the recorded client id or else by the mark, which it
 # bears in either case.
 find_application() {
   if [[ -n $1 ]] && graph_read "/applications(appId='$1')?\$select=$FIELDS"; then
     [[ $(jq -r '.uniqueName // ""' <<<"$GRAPH_ANSWER") == "$2" ]] && return 0
   fi
-  graph_read "/applications(uniqueName='$2')?\$select=$FIELDS"
+  graph_read "$(application_path "$2")"
 }
 
 upn_of() { say "testuser-$(tr '[:upper:]' '[:lower:]' <<<"$1")@$DOMAIN"; }
 
+user_path() { say "/users/$1?\$select=id,userPrincipalName,department"; }
+
 # find_user UPN: GRAPH_ANSWER is whoever has this name; user_is_ours then tells whether setup.sh made them.
-find_user() { graph_read "/users/$1?\$select=id,userPrincipalName,department"; }
+find_user() { graph_read "$(user_path "$1")"; }
 
 user_is_ours() { [[ $(jq -r '.department // ""' <<<"$GRAPH_ANSWER") == "$MARK" ]]; }

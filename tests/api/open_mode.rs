@@ -29,7 +29,7 @@ async fn open() -> TestApp {
 }
 
 /// Resident memory of this process, in KiB.
-fn resident() -> usize {
+pub(crate) fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
     line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -14,7 +14,7 @@ use axum::http::{Method, StatusCode};
 use tenant_tasks::clock::SystemClock;
 
 use crate::{
-    service::{Service, command},
+    service::{Service, command, health},
     support::{
         app::{TestApp, answer, listen},
         entra::{Behaviour, MockEntra},
@@ -119,17 +119,10 @@ fn a_half_sent_request_does_not_delay_a_stop() {
 fn with_few_open_files_strangers_who_wait_do_not_keep_others_out() {
     // A hundred files leave room for 36 connections, far fewer than MAX_CONNECTIONS.
     let service = Service::start_with_open_files(100, &[]);
-    let health = |stream: &mut TcpStream| -> std::io::Result<bool> {
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
-        let mut answer = [0; 4096];
-        let length = stream.read(&mut answer)?;
-        Ok(answer[..length].starts_with(b"HTTP/1.1 200"))
-    };
     let mut waiting = Vec::new();
     for number in 0..120 {
         let mut stream = service.connect();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert!(health(&mut stream).unwrap(), "connection {number}");
+        assert!(health(&mut stream).unwrap().starts_with("HTTP/1.1 200"), "connection {number}");
         waiting.push(stream);
     }
     service.signal("-TERM");

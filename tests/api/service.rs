@@ -1,7 +1,7 @@
 //! The binary in a process of its own.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -112,6 +112,14 @@ impl Service {
         let status = self.process.wait().unwrap();
         (status, self.lines.iter().collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// A request whose answer leaves the connection open.
+pub(crate) fn health(stream: &mut TcpStream) -> io::Result<String> {
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// A test that fails leaves no process behind.

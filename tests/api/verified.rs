@@ -5,11 +5,14 @@ use std::{collections::HashSet, time::Duration};
 use axum::http::StatusCode;
 use tenant_tasks::auth::{Access, AuthError, InvalidToken, KeyId, Tenants};
 
-use crate::support::{
-    app::TestApp,
-    entra::Behaviour,
-    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
-    tokens::SigningKey,
+use crate::{
+    open_mode::resident,
+    support::{
+        app::TestApp,
+        entra::Behaviour,
+        people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
+        tokens::SigningKey,
+    },
 };
 
 /// A service that has just accepted this token, twice.
@@ -128,19 +131,12 @@ async fn more_tokens_than_are_remembered_take_no_more_memory_and_all_stay_good()
     };
     let first = token(0);
     app.verifier.verify(&first).await.unwrap();
-    let before = resident_kib();
+    let before = resident();
     for number in 1..=TOKENS {
         app.verifier.verify(&token(number)).await.unwrap();
     }
-    let grown = resident_kib().saturating_sub(before);
+    let grown = resident().saturating_sub(before);
     println!("{TOKENS} tokens with 7 KB of roles each: {grown} KiB more memory");
     assert!(grown < 48 * 1024, "{grown} KiB");
     app.verifier.verify(&first).await.unwrap();
-}
-
-/// This process's memory: `VmRSS` of proc(5).
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

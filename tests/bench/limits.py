@@ -9,7 +9,7 @@ own, from the release binary. What is compared is measured in turns, slice by sl
 machine hits both sides; of the slices the median counts. An answer that is not 200 ends the whole measurement: a
 refusal is quick to give, and would pass for speed.
 
-Nothing is pinned to a core: service, client and whoever disturbs them share the machine as they would anywhere.
+But for growth nothing is pinned to a core: service, client and whoever disturbs them share the machine.
 """
 
 import argparse
