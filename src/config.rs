@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     env::{self, VarError},
     fs, io,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
 };
 
@@ -21,11 +21,14 @@ use crate::{
     auth::{Access, Authority, KeyId, Tenants, verifier::TokenPolicy},
     ids::{TenantId, parse_guid},
     server::DEFAULT_MAX_CONNECTIONS,
-    tasks::store::DEFAULT_MAX_TASKS_PER_TENANT,
+    tasks::{
+        postgres::{Database, DatabaseUrlError},
+        store::{DEFAULT_MAX_DATABASE_CONNECTIONS, DEFAULT_MAX_TASKS_PER_TENANT, StoreConfig},
+    },
 };
 
 /// Every variable the service reads.
-pub const VARIABLES: [&str; 17] = [
+pub const VARIABLES: [&str; 18] = [
     "AZURE_API_CLIENT_ID",
     "AZURE_HOME_TENANT_ID",
     "ALLOWED_TENANT_IDS",
@@ -40,6 +43,7 @@ pub const VARIABLES: [&str; 17] = [
     "MAX_TASKS_PER_TENANT",
     "TENANT_RATE_LIMIT",
     "DATABASE_URL",
+    "MAX_DATABASE_CONNECTIONS",
     "METRICS_ADDR",
     "RUST_LOG",
     "LOG_FORMAT",
@@ -60,8 +64,8 @@ pub struct Config {
     pub port: u16,
     /// How many connections may be open at the same time.
     pub max_connections: usize,
-    /// How many tasks a tenant may have.
-    pub max_tasks_per_tenant: usize,
+    /// Where tasks are kept.
+    pub store: StoreConfig,
     /// Which log lines are written.
     pub log_filter: EnvFilter,
     /// How they are written.
@@ -135,13 +139,9 @@ impl Config {
     /// The first variable that is missing or wrong.
     pub fn parse(variables: &Variables) -> Result<Self, ConfigError> {
         let settings = Settings(variables);
-        for (variable, what) in [("DATABASE_URL", "a database"), ("METRICS_ADDR", "metrics")] {
-            if settings.value(variable).is_some() {
-                return Err(invalid(
-                    variable,
-                    format!("is set, but this version has no {what} yet: leave it empty"),
-                ));
-            }
+        if settings.value("METRICS_ADDR").is_some() {
+            let problem = "is set, but this version has no metrics yet: leave it empty";
+            return Err(invalid("METRICS_ADDR", problem));
         }
         Ok(Self {
             tokens: TokenPolicy {
@@ -155,7 +155,11 @@ impl Config {
             host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
             port: settings.port()?,
             max_connections: settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS)?,
-            max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
+            store: StoreConfig {
+                database: settings.database()?,
+                max_database_connections: settings.database_connections()?,
+                max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
+            },
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
@@ -259,6 +263,18 @@ impl Settings<'_> {
     fn count(&self, variable: &'static str, default: usize) -> Result<usize, ConfigError> {
         let number = self.whole_number(variable)?;
         Ok(number.map_or(default, |number| usize::try_from(number.get()).unwrap_or(usize::MAX)))
+    }
+
+    fn database(&self) -> Result<Option<Database>, ConfigError> {
+        const VARIABLE: &str = "DATABASE_URL";
+        let database = self.value(VARIABLE).map(str::parse).transpose();
+        database.map_err(|error: DatabaseUrlError| invalid(VARIABLE, error.to_string()))
+    }
+
+    fn database_connections(&self) -> Result<NonZeroUsize, ConfigError> {
+        let number = self.whole_number("MAX_DATABASE_CONNECTIONS")?;
+        let number = number.and_then(|number| NonZeroUsize::try_from(number).ok());
+        Ok(number.unwrap_or(DEFAULT_MAX_DATABASE_CONNECTIONS))
     }
 
     fn log_filter(&self) -> Result<EnvFilter, ConfigError> {

@@ -98,6 +98,39 @@ impl Reach {
     }
 }
 
+impl From<TenantId> for Uuid {
+    fn from(tenant: TenantId) -> Self {
+        tenant.0
+    }
+}
+
+impl From<UserId> for Uuid {
+    fn from(user: UserId) -> Self {
+        user.0
+    }
+}
+
+impl From<Uuid> for UserId {
+    fn from(oid: Uuid) -> Self {
+        Self(oid)
+    }
+}
+
+impl From<TaskId> for i64 {
+    fn from(id: TaskId) -> Self {
+        // Ids end at `LAST`.
+        Self::try_from(id.0.get()).unwrap_or(Self::MAX)
+    }
+}
+
+impl TryFrom<i64> for TaskId {
+    type Error = NotATaskId;
+
+    fn try_from(id: i64) -> Result<Self, NotATaskId> {
+        u64::try_from(id).ok().and_then(NonZeroU64::new).map(Self).ok_or(NotATaskId)
+    }
+}
+
 impl FromStr for TenantId {
     type Err = NotAGuid;
 

@@ -89,8 +89,12 @@ async fn health() -> Json<Health> {
 }
 
 /// `GET /ready`: requests can be served, or what is missing.
-async fn ready(State(verifier): State<Arc<Verifier>>) -> Result<Json<Health>, ApiError> {
+async fn ready(
+    State(verifier): State<Arc<Verifier>>,
+    State(tasks): State<Tasks>,
+) -> Result<Json<Health>, ApiError> {
     verifier.readiness()?;
+    tasks.readiness().await?;
     Ok(Json(Health { status: "ready" }))
 }
 

@@ -6,6 +6,7 @@ pub mod body;
 pub mod handlers;
 pub mod input;
 pub mod memory;
+pub mod postgres;
 pub mod store;
 
 use std::sync::Arc;
@@ -98,6 +99,11 @@ impl Title {
         } else {
             Ok(Self(text.into()))
         }
+    }
+
+    /// A title that was parsed before it was stored.
+    fn from_store(text: String) -> Self {
+        Self(text.into())
     }
 
     /// The title as it was sent.

@@ -1,14 +1,17 @@
 //! The seam between the handlers and wherever tasks are kept.
 //!
-//! Every function takes the tenant, so none can reach across two. Each is async and can
-//! fail because a database will stand behind it too. A closed enum rather than a trait
-//! object: tasks in memory are then one match and one function call away.
+//! Every function that reads or changes a task takes the tenant, so none can reach across two. A closed enum
+//! rather than a trait object: tasks in memory are then one match and one function call away.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use thiserror::Error;
 
-use super::{NewTask, Page, Task, TaskUpdate, memory::MemoryTasks};
+use super::{
+    NewTask, Page, Task, TaskUpdate,
+    memory::MemoryTasks,
+    postgres::{Database, DatabaseError, PostgresTasks},
+};
 use crate::ids::{Owner, Reach, TaskId, TenantId};
 
 /// Where the tasks of all tenants are kept; cloning gives another handle to the same tasks.
@@ -16,6 +19,19 @@ use crate::ids::{Owner, Reach, TaskId, TenantId};
 pub enum Tasks {
     /// In this process, and gone with it.
     Memory(Arc<MemoryTasks>),
+    /// In a database, which other replicas may use at the same time.
+    Postgres(Arc<PostgresTasks>),
+}
+
+/// Which store, and its bounds.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The database; `None` for memory.
+    pub database: Option<Database>,
+    /// How many connections to the database may be open at the same time.
+    pub max_database_connections: NonZeroUsize,
+    /// How many tasks a tenant may have.
+    pub max_tasks_per_tenant: usize,
 }
 
 /// A part of a list of tasks.
@@ -30,7 +46,11 @@ pub struct Listing {
 /// How many tasks a tenant may have unless the operator says otherwise.
 pub const DEFAULT_MAX_TASKS_PER_TENANT: usize = 100_000;
 
-/// The store could not do what it was asked, and has done nothing.
+/// How many connections to the database one process may have unless the operator says otherwise.
+pub const DEFAULT_MAX_DATABASE_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10).expect("ten is not zero");
+
+/// The store could not do what it was asked. It has done nothing, unless it became unavailable before its
+/// answer arrived: then it has done all of it or nothing.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The store cannot be reached now.
@@ -44,12 +64,40 @@ pub enum StoreError {
     },
 }
 
-#[expect(clippy::unused_async, reason = "memory answers at once; a database will not")]
 impl Tasks {
+    /// The store that was chosen. A database that cannot be reached yet is no error; until it is there, the
+    /// store is unavailable.
+    ///
+    /// # Errors
+    ///
+    /// When there is a database that must not be used, or that refuses to be.
+    pub async fn open(config: &StoreConfig) -> Result<Self, DatabaseError> {
+        let StoreConfig { database, max_database_connections, max_tasks_per_tenant } = config;
+        Ok(match database {
+            None => Self::in_memory(*max_tasks_per_tenant),
+            Some(database) => {
+                let tasks = PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant);
+                Self::Postgres(Arc::new(tasks.await?))
+            }
+        })
+    }
+
     /// An empty store in memory, for so many tasks of each tenant.
     #[must_use]
     pub fn in_memory(max_per_tenant: usize) -> Self {
         Self::Memory(Arc::new(MemoryTasks::new(max_per_tenant)))
+    }
+
+    /// Whether the store could do now what it may be asked.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it could not.
+    pub async fn readiness(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Postgres(tasks) => tasks.readiness().await,
+        }
     }
 
     /// The tenant's tasks within `reach`, oldest first.
@@ -60,6 +108,7 @@ impl Tasks {
     pub async fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Result<Listing, StoreError> {
         match self {
             Self::Memory(tasks) => Ok(tasks.list(tenant, reach, page)),
+            Self::Postgres(tasks) => tasks.list(tenant, reach, page).await,
         }
     }
 
@@ -71,6 +120,7 @@ impl Tasks {
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         match self {
             Self::Memory(tasks) => tasks.insert(owner, new),
+            Self::Postgres(tasks) => tasks.insert(owner, new).await,
         }
     }
 
@@ -88,6 +138,7 @@ impl Tasks {
     ) -> Result<Option<Arc<Task>>, StoreError> {
         match self {
             Self::Memory(tasks) => Ok(tasks.update(tenant, reach, id, update)),
+            Self::Postgres(tasks) => tasks.update(tenant, reach, id, update).await,
         }
     }
 
@@ -98,8 +149,11 @@ impl Tasks {
     /// [`StoreError`] when the store cannot answer.
     pub async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
         match self {
-            Self::Memory(tasks) => tasks.remove(tenant, id),
+            Self::Memory(tasks) => {
+                tasks.remove(tenant, id);
+                Ok(())
+            }
+            Self::Postgres(tasks) => tasks.remove(tenant, id).await,
         }
-        Ok(())
     }
 }

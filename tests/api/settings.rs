@@ -43,7 +43,16 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
         ("TENANT_RATE_LIMIT", "0.5"),
         ("RUST_LOG", "tenant_tasks=loud"),
         ("LOG_FORMAT", "xml"),
-        ("DATABASE_URL", "postgres://user:s3cret@db/tasks"),
+        ("DATABASE_URL", "s3cret"),
+        ("DATABASE_URL", "mysql://user:s3cret@db/tasks"),
+        ("DATABASE_URL", "postgres://user:s3cret@db:port/tasks"),
+        ("DATABASE_URL", "postgres://:s3cret@db/tasks"),
+        ("DATABASE_URL", "postgres://user:s3cret@/tasks"),
+        ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslmode=s3cret"),
+        ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslcert=s3cret"),
+        ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/nowhere/s3cret"),
+        ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null"),
+        ("MAX_DATABASE_CONNECTIONS", "0"),
         ("METRICS_ADDR", "127.0.0.1:9090"),
     ] {
         let error =
@@ -69,6 +78,11 @@ fn a_setting_may_be_written_in_more_than_one_way() {
         ("RUST_LOG", "info,tenant_tasks=debug"),
         ("LOG_FORMAT", "json"),
         ("DATABASE_URL", ""),
+        ("DATABASE_URL", "postgresql://user:pass%40word@db/tasks?sslmode=require&connect_timeout=1"),
+        ("DATABASE_URL", "postgres://user@db1:5432,db2:5433/tasks?sslmode=disable&target_session_attrs=read-write"),
+        ("DATABASE_URL", "postgres://user@/tasks?host=/var/run/postgresql&options=-csearch_path%3Da%20b"),
+        ("DATABASE_URL", "postgres://user@%2Fvar%2Frun%2Fpostgresql/tasks"),
+        ("MAX_DATABASE_CONNECTIONS", "1"),
     ] {
         let config = Config::parse(&settings(AUTHORITY, &[(variable, value)]));
         assert!(config.is_ok(), "{variable}={value}: {:?}", config.err());

@@ -44,8 +44,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::parse(&settings(&entra))?;
     logging::start(config.log_filter, config.log_format);
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
-    let state =
-        AppState { verifier: Arc::clone(&verifier), tasks: Tasks::in_memory(config.max_tasks_per_tenant) };
+    let tasks = Tasks::open(&config.store).await?;
+    let state = AppState { verifier: Arc::clone(&verifier), tasks };
     let app = routes::router(state, &config.allowed_origins);
 
     println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));

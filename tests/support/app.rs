@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use super::{
     entra::MockEntra,
     people::{API_CLIENT_ID, CONTOSO, FABRIKAM, Organisation, Person},
+    postgres::Database,
 };
 
 /// A running service with a stand-in for Entra of its own.
@@ -32,8 +33,13 @@ pub struct TestApp {
     pub clock: Arc<SteppedClock>,
     /// Keys are refreshed only when a test says so, not in the background.
     pub verifier: Arc<Verifier>,
+    /// Where its tasks are, if not in memory.
+    pub database: Option<Database>,
     client: reqwest::Client,
 }
+
+/// Whether this is the suite with tasks in PostgreSQL: the same tests are compiled into both.
+const ON_POSTGRES: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"api_postgres");
 
 /// What came back.
 #[derive(Debug)]
@@ -64,13 +70,16 @@ impl TestApp {
     pub async fn start_within(changes: &[(&str, &str)], change: impl FnOnce(&mut server::Limits)) -> Self {
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
-        let config = Config::parse(&settings(&entra.authority, changes)).expect("good settings");
+        let mut settings = settings(&entra.authority, changes);
+        let database = if ON_POSTGRES { Some(Database::create().await) } else { None };
+        if let Some(database) = &database {
+            settings.entry("DATABASE_URL".to_owned()).or_insert_with(|| database.url());
+        }
+        let config = Config::parse(&settings).expect("good settings");
         let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
         let verifier = Arc::new(verifier);
-        let state = AppState {
-            verifier: Arc::clone(&verifier),
-            tasks: Tasks::in_memory(config.max_tasks_per_tenant),
-        };
+        let tasks = Tasks::open(&config.store).await.expect("a store");
+        let state = AppState { verifier: Arc::clone(&verifier), tasks };
         let app = routes::router(state, &config.allowed_origins);
         let mut limits = server::Limits::new(config.max_connections);
         change(&mut limits);
@@ -78,7 +87,7 @@ impl TestApp {
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(server::serve(listener, app, limits, std::future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, entra, clock, verifier, client }
+        Self { address, entra, clock, verifier, database, client }
     }
 
     /// A request as `curl` would send it; `body` goes as JSON.

@@ -5,4 +5,5 @@
 pub mod app;
 pub mod entra;
 pub mod people;
+pub mod postgres;
 pub mod tokens;

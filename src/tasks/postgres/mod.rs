@@ -1,0 +1,266 @@
+//! Tasks in PostgreSQL, for any number of replicas.
+//!
+//! Each operation is one transaction sent in one piece: it begins by naming the tenant, and row security
+//! shows it that tenant's rows and no others, even if a statement forgot to ask for them. Nothing waits for
+//! an answer before the last part is sent, so it costs one round trip, and a client that hangs up cannot
+//! leave one half done. Every statement names one tenant in every table, so that a database distributed by
+//! tenant runs it on one shard.
+
+mod database;
+mod error;
+mod pool;
+mod schema;
+mod tls;
+
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use deadpool_postgres::{ClientWrapper, Pool};
+use futures_util::future::{try_join, try_join3, try_join4, try_join5};
+use tokio::{sync::Mutex, time::Instant};
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+pub use self::{
+    database::{Database, DatabaseUrlError},
+    error::DatabaseError,
+};
+use super::{
+    NewTask, Page, Task, TaskUpdate, Title,
+    store::{Listing, StoreError},
+};
+use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
+
+const LIST_OF_TENANT: &str = "\
+    SELECT id, user_id, owner_name, title, completed FROM tasks \
+    WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+
+const LIST_OF_USER: &str = "\
+    SELECT id, user_id, owner_name, title, completed FROM tasks \
+    WHERE tenant_id = $1 AND user_id = $4 AND id > $2 ORDER BY id LIMIT $3";
+
+/// Takes the next id. The tenant's row is locked until the end of the transaction, so ids follow one another
+/// in the order of the commits; a full tenant breaks the table's check and with it the transaction.
+const TAKE_ID: &str = "\
+    INSERT INTO tenants AS t (tenant_id, last_task_id, task_count, max_tasks) VALUES ($1, 1, 1, $2) \
+    ON CONFLICT (tenant_id) DO UPDATE SET \
+    last_task_id = t.last_task_id + 1, task_count = t.task_count + 1, max_tasks = excluded.max_tasks";
+
+const INSERT: &str = "\
+    INSERT INTO tasks (tenant_id, id, user_id, owner_name, title, completed) \
+    SELECT tenant_id, last_task_id, $2, $3, $4, false FROM tenants WHERE tenant_id = $1 \
+    RETURNING id";
+
+const UPDATE: &str = "\
+    UPDATE tasks SET title = coalesce($4, title), completed = coalesce($5, completed) \
+    WHERE tenant_id = $1 AND id = $2 AND ($3::uuid IS NULL OR user_id = $3) \
+    RETURNING id, user_id, owner_name, title, completed";
+
+/// Comes first in a removal: of two at once, the second then sees what the first has done.
+const LOCK_TENANT: &str = "SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE";
+
+const COUNT_DOWN: &str = "\
+    UPDATE tenants SET task_count = task_count - 1 \
+    WHERE tenant_id = $1 AND EXISTS (SELECT FROM tasks WHERE tenant_id = $1 AND id = $2)";
+
+const REMOVE: &str = "DELETE FROM tasks WHERE tenant_id = $1 AND id = $2";
+
+/// What every connection prepares once.
+const STATEMENTS: [&str; 8] =
+    [LIST_OF_TENANT, LIST_OF_USER, TAKE_ID, INSERT, UPDATE, LOCK_TENANT, COUNT_DOWN, REMOVE];
+
+const COMMIT: &str = "COMMIT";
+
+/// The check that refuses a tenant its next task.
+const FULL: &str = "tenants_task_count_within_max";
+
+/// How long what a probe found is told to others.
+const PROBE_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The tasks of all tenants, in a database.
+pub struct PostgresTasks {
+    pool: Pool,
+    max_per_tenant: i64,
+    /// When the database was last asked whether it is there, and whether it was.
+    probe: Mutex<Option<(Instant, bool)>>,
+}
+
+impl PostgresTasks {
+    /// Brings the tables up to date, and proves that row security binds us. While the database cannot be
+    /// reached it goes on trying in the background, and the store is unavailable.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Unusable`] when the database must not be used like this, and
+    /// [`DatabaseError::Refused`] when it does not let us in, or does not let us make the tables.
+    pub(super) async fn open(
+        database: &Database,
+        max_connections: NonZeroUsize,
+        max_per_tenant: usize,
+    ) -> Result<Self, DatabaseError> {
+        match schema::prepare(database).await {
+            Ok(()) => {}
+            Err(error @ DatabaseError::Unreachable(_)) => {
+                tracing::error!(%error, "tasks are unavailable until the database is there");
+                tokio::spawn(schema::prepare_later(database.clone()));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Self {
+            pool: pool::new(database, max_connections),
+            max_per_tenant: i64::try_from(max_per_tenant).unwrap_or(i64::MAX),
+            probe: Mutex::default(),
+        })
+    }
+
+    /// Whether the database answers. It is asked once a second at most, so that nobody can keep it busy.
+    pub(super) async fn readiness(&self) -> Result<(), StoreError> {
+        let mut probe = self.probe.lock().await;
+        if let Some((at, was_there)) = *probe
+            && at.elapsed() < PROBE_MAX_AGE
+        {
+            let gone = || StoreError::Unavailable("the database did not answer a moment ago".into());
+            return was_there.then_some(()).ok_or_else(gone);
+        }
+        let answer = pool::exchange(&self.pool, async |client| client.batch_execute("SELECT 1").await).await;
+        *probe = Some((Instant::now(), answer.is_ok()));
+        Ok(answer?)
+    }
+
+    pub(super) async fn list(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        page: Page,
+    ) -> Result<Listing, StoreError> {
+        let tid = Uuid::from(tenant);
+        let after = page.after.map_or(0, i64::from);
+        let limit = page.limit.unwrap_or(usize::MAX);
+        // One more than asked for tells whether there are more.
+        let read = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = pool::exchange(&self.pool, async |client| match reach {
+            Reach::Tenant => in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await,
+            Reach::User(user) => {
+                let user = Uuid::from(user);
+                in_tenant(client, tenant, LIST_OF_USER, &[&tid, &after, &read, &user]).await
+            }
+        });
+        let rows = rows.await?;
+        let tasks = rows.iter().take(limit).map(|row| Arc::new(task(tenant, row))).collect();
+        Ok(Listing { tasks, more: rows.len() > limit })
+    }
+
+    pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
+        let NewTask { title, owner_name } = new;
+        // The one character that a text of PostgreSQL cannot hold.
+        let owner_name = owner_name.replace('\0', "");
+        let (tid, user) = (Uuid::from(owner.tenant), Uuid::from(owner.user));
+        let row = pool::exchange(&self.pool, async |client| {
+            let (take_id, insert) =
+                try_join(client.prepare_cached(TAKE_ID), client.prepare_cached(INSERT)).await?;
+            let (begin, title) = (begin(owner.tenant), title.as_str());
+            let (id, task): (Parameters, Parameters) =
+                (&[&tid, &self.max_per_tenant], &[&tid, &user, &owner_name, &title]);
+            let sent = try_join4(
+                client.batch_execute(&begin),
+                client.execute(&take_id, id),
+                client.query_one(&insert, task),
+                client.batch_execute(COMMIT),
+            );
+            Ok(sent.await?.2)
+        });
+        match row.await {
+            Ok(row) => {
+                let (id, owner_name) = (id(&row), owner_name.into());
+                Ok(Arc::new(Task { id, owner, owner_name, title, completed: false }))
+            }
+            Err(error) if error.violates(FULL) => {
+                Err(StoreError::Full { max: usize::try_from(self.max_per_tenant).unwrap_or(usize::MAX) })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn update(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        id: TaskId,
+        update: TaskUpdate,
+    ) -> Result<Option<Arc<Task>>, StoreError> {
+        let (tid, id) = (Uuid::from(tenant), i64::from(id));
+        let owner = match reach {
+            Reach::Tenant => None,
+            Reach::User(user) => Some(Uuid::from(user)),
+        };
+        let title = update.title.as_ref().map(Title::as_str);
+        let rows = pool::exchange(&self.pool, async |client| {
+            in_tenant(client, tenant, UPDATE, &[&tid, &id, &owner, &title, &update.completed]).await
+        });
+        Ok(rows.await?.first().map(|row| Arc::new(task(tenant, row))))
+    }
+
+    pub(super) async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
+        let (tid, id) = (Uuid::from(tenant), i64::from(id));
+        let removed = pool::exchange(&self.pool, async |client| {
+            let lock = client.prepare_cached(LOCK_TENANT).await?;
+            let (count_down, remove) =
+                try_join(client.prepare_cached(COUNT_DOWN), client.prepare_cached(REMOVE)).await?;
+            let begin = begin(tenant);
+            let (of_tenant, of_task): (Parameters, Parameters) = (&[&tid], &[&tid, &id]);
+            let sent = try_join5(
+                client.batch_execute(&begin),
+                client.execute(&lock, of_tenant),
+                client.execute(&count_down, of_task),
+                client.execute(&remove, of_task),
+                client.batch_execute(COMMIT),
+            );
+            sent.await.map(drop)
+        });
+        Ok(removed.await?)
+    }
+}
+
+type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Runs one statement in a transaction of the tenant, all sent before the first answer is waited for.
+async fn in_tenant(
+    client: &ClientWrapper,
+    tenant: TenantId,
+    sql: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(sql).await?;
+    let begin = begin(tenant);
+    let sent = try_join3(
+        client.batch_execute(&begin),
+        client.query(&statement, parameters),
+        client.batch_execute(COMMIT),
+    );
+    Ok(sent.await?.1)
+}
+
+/// Begins a transaction that sees one tenant's rows. `SET` takes no parameter; a tenant is sixteen bytes, and
+/// its text cannot end the quotes. With `set_config` the workers of Citus would not learn of it.
+fn begin(tenant: TenantId) -> String {
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL app.tenant = '{tenant}'")
+}
+
+fn task(tenant: TenantId, row: &Row) -> Task {
+    Task {
+        id: id(row),
+        owner: Owner { tenant, user: UserId::from(row.get::<_, Uuid>("user_id")) },
+        owner_name: row.get::<_, &str>("owner_name").into(),
+        title: Title::from_store(row.get("title")),
+        completed: row.get("completed"),
+    }
+}
+
+fn id(row: &Row) -> TaskId {
+    TaskId::try_from(row.get::<_, i64>("id")).expect("the table checks that ids are positive")
+}
+
+impl fmt::Debug for PostgresTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresTasks").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}

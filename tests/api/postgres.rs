@@ -1,0 +1,22 @@
+//! The service held to its contract, over HTTP, with its tasks in PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "what a test unwraps, it expects")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod authentication;
+mod cors;
+mod isolation;
+mod key_life;
+mod keys;
+mod limits;
+mod open_mode;
+mod operations;
+mod recorded_keys;
+mod reload;
+mod roles;
+mod service;
+mod settings;
+mod tasks;
+mod verified;
