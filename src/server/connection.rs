@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last: what it may take, and when it gives up its place.
 
 use std::{
+    convert::Infallible,
     io,
     pin::{Pin, pin},
     sync::{
@@ -15,7 +16,9 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::Request,
+    http::{HeaderValue, header::CONNECTION},
 };
+use futures_util::future::OptionFuture;
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -30,7 +33,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, Limits, Room, Wish};
+use super::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, LINGER, Limits, Room, Wish};
 
 /// How old a connection must be to make room for another while it waits for a request.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -54,6 +57,8 @@ struct Activity {
     busy_since: AtomicU64,
     /// The client has not taken yet what there is to write.
     is_blocked: AtomicBool,
+    /// The next answer is the last.
+    is_stopping: AtomicBool,
 }
 
 impl Connection {
@@ -80,22 +85,23 @@ impl Connection {
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let active = activity.begin();
             let answer = service.call(Request::from(request.map(Body::new)));
-            async move { answer.await.map(|response| response.map(|body| ActiveBody { body, _active: active })) }
+            async move {
+                let mut response = answer.await?;
+                if active.0.is_stopping.load(Ordering::Relaxed) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response.map(|body| ActiveBody { body, _active: active }))
+            }
         });
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut first_head = pin!(sleep(self.limits.first_head));
         let mut is_past_first_head = false;
+        let mut linger = pin!(None);
         loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => return log_end(ended),
-                () = &mut first_head, if !is_past_first_head => {
-                    is_past_first_head = true;
-                    if !self.activity.has_begun() {
-                        return;
-                    }
-                }
-                changed = self.wish.changed() => {
+                // First, so that what is answered after a stop says so.
+                changed = self.wish.changed(), if linger.is_none() => {
                     // Without a server there is nothing to serve for.
                     let wish = changed.map_or(Wish::Stop, |()| *self.wish.borrow_and_update());
                     match wish {
@@ -104,7 +110,18 @@ impl Connection {
                         Wish::MakeRoom if self.activity.is_idle() => break,
                         // It would take its time over finishing, too.
                         Wish::MakeRoom => return,
-                        Wish::Stop => break,
+                        Wish::Stop => {
+                            self.activity.is_stopping.store(true, Ordering::Relaxed);
+                            linger.set(Some(sleep(LINGER)));
+                        }
+                    }
+                }
+                ended = connection.as_mut() => return log_end(ended),
+                Some(()) = OptionFuture::from(linger.as_mut().as_pin_mut()) => break,
+                () = &mut first_head, if !is_past_first_head => {
+                    is_past_first_head = true;
+                    if !self.activity.has_begun() {
+                        return;
                     }
                 }
             }
@@ -146,6 +163,7 @@ impl Activity {
             ended: AtomicUsize::new(0),
             busy_since: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         }
     }
 

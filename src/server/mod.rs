@@ -2,8 +2,9 @@
 //!
 //! A client that says nothing, or half a request, is dropped after seconds; one that reads nothing of its
 //! answer, after half a minute. When every place is taken, those that wait between two requests make room,
-//! and those that have kept the server busy for half a minute. On a stop, requests in flight have ten
-//! seconds to finish, and nobody else delays it. `axum::serve` has none of these bounds.
+//! and those that have kept the server busy for half a minute. On a stop, whoever is about to send a request
+//! has a second to do so, requests in flight have ten to finish, and nobody else delays it. `axum::serve` has
+//! none of these bounds.
 
 mod connection;
 
@@ -59,7 +60,11 @@ impl Limits {
     }
 }
 
-/// How long requests in flight may take to finish after a stop.
+/// How long clients that keep a connection may still send a request after a stop. Closed at once, it would
+/// fail a request that is on its way; its answer tells them to use another connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long requests in flight may take to finish after that.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last bytes of an answer may take to leave after that.
@@ -100,21 +105,36 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
     let places = Arc::new(Semaphore::new(max_connections));
     let (wishes, wish) = watch::channel(Wish::Serve);
     let room = Arc::new(Room { wanted: AtomicUsize::new(0), at_once: (max_connections / 16).clamp(1, 64) });
-    let mut stop = pin!(stop);
-    loop {
-        let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places, &wishes, &room) => accepted,
-            () = &mut stop => break,
-        };
+    let serve_one = |stream: TcpStream, place| {
+        // Answers are small and written at once: waiting to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
         let connection = Connection::new(limits, wish.clone(), Arc::clone(&room), place);
         tokio::spawn(connection.serve(http.clone(), stream, service.clone()));
+    };
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            (stream, place) = accept(&listener, &places, &wishes, &room) => serve_one(stream, place),
+            () = &mut stop => break,
+        }
     }
-    drop(listener);
-    tracing::info!("stopping: no new connections, requests in flight finish");
+    // Who has connected, or is about to, may not know yet; with nobody there, only who waits to be accepted.
+    let linger = if wishes.receiver_count() > 1 { LINGER } else { Duration::ZERO };
     wishes.send_replace(Wish::Stop);
+    tracing::info!("stopping: requests in flight finish");
+    let late = async {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                serve_one(stream, place);
+            }
+        }
+    };
+    let _ = timeout(linger, late).await;
+    drop(listener);
+    tracing::info!("no new connections any more");
     drop(wish);
     // When the last connection has gone, so has the last receiver.
-    if timeout(DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed()).await.is_err() {
+    if timeout(LINGER + DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed()).await.is_err() {
         tracing::warn!("stopping: some connections were still open after {DRAIN_TIMEOUT:?}");
     }
 }
@@ -145,7 +165,7 @@ enum Wish {
     Serve,
     /// Somebody waits for a place: some of those who do not need theirs close.
     MakeRoom,
-    /// Who waits for a request closes, the others finish theirs.
+    /// Each answers one more request at most.
     Stop,
 }
 
@@ -188,8 +208,6 @@ async fn accept(
             }
         }
     };
-    // Answers are small and written at once: waiting to fill a packet only delays them.
-    let _ = stream.set_nodelay(true);
     loop {
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return (stream, place);

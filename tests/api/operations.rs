@@ -91,11 +91,28 @@ async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean(
         let mut answer = String::new();
         busy.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("Ada Admin"), "{signal}: {answer}");
+        service.wait_for_line("no new connections");
         assert!(TcpStream::connect(&service.address).is_err(), "{signal}: no new connection");
         let (status, _) = service.finish();
         assert!(status.success(), "{signal}: {status}");
         assert!(started.elapsed() < Duration::from_secs(10), "{signal}: {:?}", started.elapsed());
     }
+}
+
+/// A request that is on its way when the connection it comes by is closed would fail.
+#[test]
+fn just_after_a_stop_signal_one_more_request_is_answered_on_each_connection() {
+    let service = Service::start(&[]);
+    let mut kept = service.connect();
+    assert!(!health(&mut kept).unwrap().contains("connection: close"));
+    service.signal("-TERM");
+    service.wait_for_line("stopping");
+    for mut stream in [kept, service.connect()] {
+        let answer = health(&mut stream).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "its connection is closed");
+    }
+    assert!(service.finish().0.success());
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod operations;
 mod recorded_keys;
 mod reload;
 mod roles;
+mod row_security;
 mod service;
 mod settings;
 mod tasks;

@@ -69,6 +69,11 @@ impl Database {
         self.url_as(&NAME)
     }
 
+    /// Its name.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
     /// The same through another address, such as that of something in between.
     pub fn url_through(&self, host: &str, port: u16) -> String {
         self.url_of(&NAME, host, port)
