@@ -7,6 +7,7 @@ mod support;
 
 mod authentication;
 mod cors;
+mod database_faults;
 mod isolation;
 mod key_life;
 mod keys;
@@ -15,6 +16,7 @@ mod open_mode;
 mod operations;
 mod recorded_keys;
 mod reload;
+mod replicas;
 mod roles;
 mod row_security;
 mod service;

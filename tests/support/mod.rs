@@ -6,4 +6,5 @@ pub mod app;
 pub mod entra;
 pub mod people;
 pub mod postgres;
+pub mod proxy;
 pub mod tokens;

@@ -9,7 +9,7 @@ pub const API_CLIENT_ID: &str = "a0a0a0a0-0000-4000-8000-00000000a0a0";
 pub const SPA_CLIENT_ID: &str = "b0b0b0b0-0000-4000-8000-00000000b0b0";
 
 /// A tenant of Entra.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Organisation {
     pub name: &'static str,
     /// Its `tid`.

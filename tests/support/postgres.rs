@@ -23,6 +23,8 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
+use super::proxy::Upstream;
+
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,20 +76,19 @@ impl Database {
         &self.schema
     }
 
-    /// The same through another address, such as that of something in between.
-    pub fn url_through(&self, host: &str, port: u16) -> String {
-        self.url_of(&NAME, host, port)
-    }
-
-    /// The same as another role.
+    /// The same as another role, with the password of the first.
     pub fn url_as(&self, role: &str) -> String {
         let (host, port) = server().address();
-        self.url_of(role, &host, port)
+        self.url_of(role, &host.replace('/', "%2F"), port)
+    }
+
+    /// The same through something in between, on loopback.
+    pub fn url_through(&self, port: u16) -> String {
+        self.url_of(&NAME, "127.0.0.1", port)
     }
 
     fn url_of(&self, role: &str, host: &str, port: u16) -> String {
         let (name, schema) = (&*NAME, &self.schema);
-        let host = host.replace('/', "%2F");
         format!("postgres://{role}:{name}@{host}:{port}/{name}?options=-csearch_path%3D{schema}")
     }
 
@@ -110,9 +111,14 @@ pub fn role() -> &'static str {
     &NAME
 }
 
-/// The server's address: a host, or the directory of its socket, and a port.
-pub fn address() -> (String, u16) {
-    server().address()
+/// Where something in between finds the server.
+pub fn upstream() -> Upstream {
+    let (host, port) = server().address();
+    if host.starts_with('/') {
+        Upstream::Socket(format!("{host}/.s.PGSQL.{port}").into())
+    } else {
+        Upstream::Address(host, port)
+    }
 }
 
 fn server() -> &'static Server {
@@ -192,6 +198,7 @@ async fn set_up(mut config: Config) -> Client {
 /// A cluster in a folder of its own, reached through a socket in that folder.
 pub struct ThrowAway {
     folder: PathBuf,
+    programs: PathBuf,
     keeper: Child,
 }
 
@@ -200,20 +207,22 @@ impl ThrowAway {
     pub fn start() -> Option<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("postgres-").tempdir().expect("a folder").keep();
-        // The keeper stops the server and removes the folder when its standard input ends: when this process does,
-        // however that comes about.
+        // The keeper starts the server again when it crashes. It stops it and removes the folder when its standard
+        // input ends: when this process does, however that comes about.
         let script = r#"
             trap '' INT TERM
             "$1/initdb" --pgdata="$2/data" --no-sync --auth=scram-sha-256 --username=postgres \
                 --pwfile="$2/password" >"$2/log" 2>&1 &&
             {
-                "$1/postgres" -D "$2/data" -c listen_addresses= -c unix_socket_directories="$2" -c fsync=off \
-                    -c max_connections=400 >>"$2/log" 2>&1 &
-                server=$!
+                until test -e "$2/stopped"; do
+                    "$1/postgres" -D "$2/data" -c listen_addresses= -c unix_socket_directories="$2" -c fsync=off \
+                        -c max_connections=400 >>"$2/log" 2>&1
+                done &
             }
             read -r _
-            kill -QUIT "$server"
-            wait "$server"
+            touch "$2/stopped"
+            kill -QUIT "$(head -n 1 "$2/data/postmaster.pid")"
+            wait
             rm -rf "$2"
         "#;
         std::fs::write(folder.join("password"), "postgres").expect("a file");
@@ -227,15 +236,27 @@ impl ThrowAway {
             command.uid(user).gid(group);
         }
         let keeper = command.spawn().expect("sh");
-        let server = Self { folder, keeper };
-        server.await_socket();
+        let server = Self { folder, programs, keeper };
+        server.await_start();
         Some(server)
     }
 
-    fn await_socket(&self) {
+    /// What `pg_ctl stop -m immediate` does: no goodbye to anybody, and nothing written down. It starts again
+    /// by itself, and recovers.
+    pub fn crash(&self) {
+        let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("a running server");
+        let pid = pid.lines().next().expect("a process id");
+        assert!(Command::new("kill").args(["-QUIT", pid]).status().expect("kill").success());
+    }
+
+    fn await_start(&self) {
         #[expect(clippy::disallowed_methods, reason = "a server is waited for, not a step of the tests' clock")]
         let begun = Instant::now();
-        while std::os::unix::net::UnixStream::connect(self.folder.join(".s.PGSQL.5432")).is_err() {
+        let is_ready = || {
+            let mut pg_isready = Command::new(self.programs.join("pg_isready"));
+            pg_isready.arg("--quiet").arg("--host").arg(&self.folder).status().is_ok_and(|status| status.success())
+        };
+        while !is_ready() {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             assert!(begun.elapsed() < PATIENCE, "PostgreSQL did not start: {}", log());
             thread::sleep(Duration::from_millis(20));
@@ -246,7 +267,13 @@ impl ThrowAway {
     fn into_url(mut self) -> String {
         // The pipe stays open as long as the process lives.
         std::mem::forget(self.keeper.stdin.take());
-        format!("postgres://postgres:postgres@{}/postgres", self.folder.display().to_string().replace('/', "%2F"))
+        self.url("postgres", "postgres")
+    }
+
+    /// Its URL for a role whose password is its name.
+    pub fn url(&self, role: &str, database: &str) -> String {
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://{role}:{role}@{folder}/{database}")
     }
 }
 
@@ -260,7 +287,10 @@ fn programs() -> Option<PathBuf> {
         let version = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         version.and_then(|version| version.parse::<u32>().ok())
     });
-    env::split_paths(&path).chain(versions.into_iter().rev()).find(|folder| folder.join("initdb").is_file())
+    // In PATH there may be links to a few of them.
+    let initdb = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
+    let initdb = env::split_paths(&path).chain(versions.into_iter().rev()).find_map(initdb)?;
+    initdb.parent().map(Path::to_owned)
 }
 
 /// PostgreSQL does not run as root: its own user or, failing that, nobody's, if we are root.

@@ -1,0 +1,164 @@
+//! A database that is down, slow, or gone in the middle: who needs it is told to come back, nobody else notices,
+//! and what was being written is done or not done.
+
+#![expect(clippy::disallowed_methods, reason = "how long a failing database is waited for is real time")]
+
+use std::time::{Duration, Instant};
+
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{
+    app::{Answer, TestApp},
+    people::{ADMIN, CONTOSO, EDITOR},
+    postgres::{self, Database},
+    proxy::{Proxy, Weather},
+};
+
+/// How long service may take to resume by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The service, with a proxy between it and its database.
+async fn start(weather: Weather) -> (TestApp, Proxy, Database) {
+    let database = Database::create().await;
+    let proxy = Proxy::start(postgres::upstream(), weather).await;
+    let app = TestApp::start_with(&[("DATABASE_URL", &database.url_through(proxy.port))]).await;
+    // Whoever asks whether it is ready must have its keys.
+    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
+    (app, proxy, database)
+}
+
+async fn ready(app: &TestApp) -> Answer {
+    app.send(Method::GET, "/ready", None, None).await
+}
+
+async fn until_ready(app: &TestApp) {
+    let begun = Instant::now();
+    while ready(app).await.status != StatusCode::OK {
+        assert!(begun.elapsed() < PATIENCE, "not ready again after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every use of the store is refused for the moment, and nothing else is.
+async fn assert_only_tasks_are_unavailable(app: &TestApp) {
+    for (method, path, body) in [
+        (Method::GET, "/api/tasks", None),
+        (Method::POST, "/api/tasks", Some(json!({ "title": "x" }))),
+        (Method::PATCH, "/api/tasks/1", Some(json!({ "completed": true }))),
+        (Method::DELETE, "/api/tasks/1", None),
+    ] {
+        let answer = app.send_as((CONTOSO, ADMIN), method, path, body).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {}", answer.body);
+        assert_eq!(answer.detail(), "Tasks are unavailable, try again later");
+        assert!(answer.header("retry-after").is_some(), "{path}");
+    }
+    let answer = ready(app).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(app.send(Method::GET, "/health", None, None).await.status, StatusCode::OK);
+    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
+    // What needs no store is refused for what is wrong with it.
+    let answer = app.send_as((CONTOSO, EDITOR), Method::DELETE, "/api/tasks/1", None).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn while_the_database_is_down_only_tasks_are_unavailable_and_they_come_back() {
+    let (app, proxy, _database) = start(Weather::Fair).await;
+    app.create((CONTOSO, ADMIN), "before").await;
+    proxy.turn(Weather::Down);
+    assert_only_tasks_are_unavailable(&app).await;
+    proxy.turn(Weather::Fair);
+    until_ready(&app).await;
+    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+}
+
+#[tokio::test]
+async fn a_service_that_starts_before_its_database_serves_when_it_is_there() {
+    let (app, proxy, _database) = start(Weather::Down).await;
+    assert_only_tasks_are_unavailable(&app).await;
+    proxy.turn(Weather::Fair);
+    until_ready(&app).await;
+    assert_eq!(app.create((CONTOSO, ADMIN), "at last").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stands_still_gathers_no_requests() {
+    let (app, proxy, _database) = start(Weather::Fair).await;
+    app.create((CONTOSO, ADMIN), "before").await;
+    proxy.turn(Weather::Still);
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let timed = async || {
+        let begun = Instant::now();
+        let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+        (answer.status, begun.elapsed())
+    };
+    let answers = futures_util::future::join_all((0..800).map(|_| timed())).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE));
+    let slowest = answers.iter().map(|(_, time)| *time).max().unwrap();
+    let at_once = answers.iter().filter(|(_, time)| *time < Duration::from_millis(900)).count();
+    println!("of 800 requests at once {at_once} were refused at once, the last after {slowest:?}");
+    assert!(slowest < Duration::from_secs(6), "{slowest:?}");
+    assert!(at_once > 0, "there is no bound to the queue");
+
+    let begun = Instant::now();
+    assert_eq!(app.me(&token).await.status, StatusCode::OK);
+    assert!(begun.elapsed() < Duration::from_millis(500), "who needs no database waits for it");
+    proxy.turn(Weather::Fair);
+    until_ready(&app).await;
+    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+}
+
+/// Many probes ask the database no more often than one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_do_not_keep_the_database_busy() {
+    let (app, proxy, _database) = start(Weather::Fair).await;
+    assert_eq!(ready(&app).await.status, StatusCode::OK);
+    proxy.turn(Weather::Still);
+    // Found out a moment ago.
+    assert_eq!(ready(&app).await.status, StatusCode::OK);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let begun = Instant::now();
+    let answers = futures_util::future::join_all((0..100).map(|_| ready(&app))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+    assert!(begun.elapsed() < Duration::from_secs(9), "each probe waited for its own: {:?}", begun.elapsed());
+}
+
+/// The connection breaks after more and more of what the service sends for one task, and at last only the answer
+/// is lost.
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
+    let (app, proxy, database) = start(Weather::Fair).await;
+    let client = database.connect().await;
+    let create = async |title: &str| {
+        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": title }))).await.status
+    };
+    assert_eq!(create("first").await, StatusCode::OK);
+    let (mut done, mut not_done) = (0, 0);
+    let cuts = (0..400).step_by(20).map(Weather::CutAfter);
+    for (number, weather) in cuts.chain([Weather::LoseAnswers; 5]).enumerate() {
+        // A connection that is there and prepared, so that what is cut is the write.
+        assert_eq!(app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1", None).await.status, 200);
+        proxy.turn(weather);
+        let title = format!("{number}: {weather:?}");
+        assert_eq!(create(&title).await, StatusCode::SERVICE_UNAVAILABLE, "{title}");
+        proxy.turn(Weather::Fair);
+
+        let begin = format!("BEGIN; SET LOCAL app.tenant = '{}'", CONTOSO.tenant);
+        // The server may still be at work on it.
+        client.batch_execute(&format!("{begin}; SELECT FROM tenants FOR UPDATE; COMMIT")).await.unwrap();
+        client.batch_execute(&begin).await.unwrap();
+        let sql = "SELECT count(*), max(id), (SELECT task_count FROM tenants), (SELECT last_task_id FROM tenants), \
+                   count(*) FILTER (WHERE title = $1) FROM tasks";
+        let row = client.query_one(sql, &[&title]).await.unwrap();
+        client.batch_execute("COMMIT").await.unwrap();
+        let [tasks, last, counted, given, of_this] = [0, 1, 2, 3, 4].map(|column| row.get::<_, i64>(column));
+        assert_eq!((tasks, last), (counted, given), "{title}");
+        assert!(of_this <= 1, "{title}");
+        *(if of_this == 1 { &mut done } else { &mut not_done }) += 1;
+    }
+    println!("of 25 writes without an answer {done} were done, {not_done} not");
+    assert!(done > 0 && not_done > 0, "{done} done, {not_done} not");
+    assert_eq!(create("last").await, StatusCode::OK);
+}
