@@ -132,7 +132,9 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
     let (app, proxy, database) = start(Weather::Fair).await;
     let client = database.connect().await;
     let create = async |title: &str| {
-        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": title }))).await.status
+        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": title })))
+            .await
+            .status
     };
     assert_eq!(create("first").await, StatusCode::OK);
     let (mut done, mut not_done) = (0, 0);

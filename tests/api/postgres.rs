@@ -8,6 +8,7 @@ mod support;
 mod authentication;
 mod cors;
 mod database_faults;
+mod database_tls;
 mod isolation;
 mod key_life;
 mod keys;

@@ -79,7 +79,10 @@ fn a_setting_may_be_written_in_more_than_one_way() {
         ("LOG_FORMAT", "json"),
         ("DATABASE_URL", ""),
         ("DATABASE_URL", "postgresql://user:pass%40word@db/tasks?sslmode=require&connect_timeout=1"),
-        ("DATABASE_URL", "postgres://user@db1:5432,db2:5433/tasks?sslmode=disable&target_session_attrs=read-write"),
+        (
+            "DATABASE_URL",
+            "postgres://user@db1:5432,db2:5433/tasks?sslmode=disable&target_session_attrs=read-write",
+        ),
         ("DATABASE_URL", "postgres://user@/tasks?host=/var/run/postgresql&options=-csearch_path%3Da%20b"),
         ("DATABASE_URL", "postgres://user@%2Fvar%2Frun%2Fpostgresql/tasks"),
         ("MAX_DATABASE_CONNECTIONS", "1"),

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     sync::{
-        LazyLock,
+        LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -26,7 +26,7 @@ use tokio_postgres::{Client, Config, NoTls, config::Host};
 use super::proxy::Upstream;
 
 /// How long the server may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The role and the database of this run, and what every such name begins with.
 static NAME: LazyLock<String> = LazyLock::new(|| format!("{PREFIX}{}", process::id()));
@@ -126,13 +126,23 @@ fn server() -> &'static Server {
 }
 
 fn leave_out() -> ! {
-    let text = "\nleft out: the tests with PostgreSQL. No initdb was found in PATH or /usr/lib/postgresql, and \
-                TEST_DATABASE_URL is not set.\n";
-    // Past the test harness, which would show it only if a test failed.
-    let written = io::stderr().write_all(text.as_bytes());
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the service")]
-    let is_allowed = env::var_os("TESTS_MUST_BE_COMPLETE").is_none();
-    process::exit(if is_allowed && written.is_ok() { 0 } else { 1 });
+    static ONCE: Mutex<()> = Mutex::new(());
+    let _only_one_says_so = ONCE.lock();
+    say_left_out(
+        "the tests with PostgreSQL. No initdb was found in PATH or /usr/lib/postgresql, and TEST_DATABASE_URL is not set",
+    );
+    process::exit(0)
+}
+
+/// Tells that something is not tested here, past the test harness, which would show it only if a test failed.
+///
+/// # Panics
+///
+/// Where everything must be tested.
+pub fn say_left_out(what: &str) {
+    assert!(env::var_os("TESTS_MUST_BE_COMPLETE").is_none(), "left out: {what}");
+    let written = io::stderr().write_all(format!("\nleft out: {what}.\n").as_bytes());
+    written.expect("standard error");
 }
 
 impl Server {
@@ -199,12 +209,18 @@ async fn set_up(mut config: Config) -> Client {
 pub struct ThrowAway {
     folder: PathBuf,
     programs: PathBuf,
+    port: String,
     keeper: Child,
 }
 
 impl ThrowAway {
     /// Starts one; `None` without PostgreSQL's programs.
     pub fn start() -> Option<Self> {
+        Self::start_with(|_| vec!["listen_addresses=".to_owned()])
+    }
+
+    /// The same with settings of its own, and with files that are first put into its folder.
+    pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("postgres-").tempdir().expect("a folder").keep();
         // The keeper starts the server again when it crashes. It stops it and removes the folder when its standard
@@ -215,8 +231,8 @@ impl ThrowAway {
                 --pwfile="$2/password" >"$2/log" 2>&1 &&
             {
                 until test -e "$2/stopped"; do
-                    "$1/postgres" -D "$2/data" -c listen_addresses= -c unix_socket_directories="$2" -c fsync=off \
-                        -c max_connections=400 >>"$2/log" 2>&1
+                    "$1/postgres" -D "$2/data" -c unix_socket_directories="$2" -c fsync=off -c max_connections=400 \
+                        $3 >>"$2/log" 2>&1
                 done &
             }
             read -r _
@@ -227,16 +243,21 @@ impl ThrowAway {
         "#;
         std::fs::write(folder.join("password"), "postgres").expect("a file");
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(&programs).arg(&folder).current_dir(&folder);
+        let settings = prepare(&folder);
+        let port =
+            settings.iter().find_map(|setting| setting.strip_prefix("port=")).unwrap_or("5432").to_owned();
+        let settings = format!("-c {}", settings.join(" -c "));
+        command.args(["-c", script, "sh"]).arg(&programs).arg(&folder).arg(settings).current_dir(&folder);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if let Some((user, group)) = someone_else() {
-            for path in [folder.clone(), folder.join("password")] {
+            let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|file| file.path());
+            for path in files.chain([folder.clone()]) {
                 chown(path, Some(user), Some(group)).expect("a folder of theirs");
             }
             command.uid(user).gid(group);
         }
         let keeper = command.spawn().expect("sh");
-        let server = Self { folder, programs, keeper };
+        let server = Self { folder, programs, port, keeper };
         server.await_start();
         Some(server)
     }
@@ -250,11 +271,15 @@ impl ThrowAway {
     }
 
     fn await_start(&self) {
-        #[expect(clippy::disallowed_methods, reason = "a server is waited for, not a step of the tests' clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a server is waited for, not a step of the tests' clock"
+        )]
         let begun = Instant::now();
         let is_ready = || {
             let mut pg_isready = Command::new(self.programs.join("pg_isready"));
-            pg_isready.arg("--quiet").arg("--host").arg(&self.folder).status().is_ok_and(|status| status.success())
+            pg_isready.arg("--quiet").arg("--host").arg(&self.folder).args(["--port", &self.port]);
+            pg_isready.status().is_ok_and(|status| status.success())
         };
         while !is_ready() {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
@@ -273,13 +298,12 @@ impl ThrowAway {
     /// Its URL for a role whose password is its name.
     pub fn url(&self, role: &str, database: &str) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
-        format!("postgres://{role}:{role}@{folder}/{database}")
+        format!("postgres://{role}:{role}@{folder}:{}/{database}", self.port)
     }
 }
 
 /// The folder of PostgreSQL's server programs, which Debian keeps out of `PATH`.
 fn programs() -> Option<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "where programs are, not a setting")]
     let path = env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();

@@ -57,7 +57,11 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, upstream: Upstream, mut forecast: watch::Receiver<Weather>) -> io::Result<()> {
+async fn carry(
+    client: TcpStream,
+    upstream: Upstream,
+    mut forecast: watch::Receiver<Weather>,
+) -> io::Result<()> {
     if *forecast.borrow_and_update() == Weather::Down {
         return Ok(());
     }

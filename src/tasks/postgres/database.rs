@@ -37,7 +37,9 @@ pub enum DatabaseUrlError {
     #[error("has an sslrootcert that is no readable file of PEM certificates")]
     RootCertificates,
     /// The certificates this system trusts cannot be used.
-    #[error("asks for a verified certificate, but this system's trusted ones cannot be read: set sslrootcert")]
+    #[error(
+        "asks for a verified certificate, but this system's trusted ones cannot be read: set sslrootcert"
+    )]
     SystemCertificates,
 }
 
@@ -103,5 +105,32 @@ impl fmt::Debug for Database {
             .field("hosts", &self.config.get_hosts())
             .field("name", &self.config.get_dbname())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_sslmode_only_a_server_on_this_machine_may_be_anybody() {
+        for (hosts, mode) in [
+            ("localhost", SslMode::Prefer),
+            ("127.0.0.1,[::1]:5433", SslMode::Prefer),
+            ("%2Fvar%2Frun%2Fpostgresql", SslMode::Prefer),
+            ("db", SslMode::Require),
+            ("10.0.0.1", SslMode::Require),
+            ("localhost,db.example:5433", SslMode::Require),
+            ("localhost.example", SslMode::Require),
+        ] {
+            let database: Database = format!("postgres://me@{hosts}/tasks").parse().expect(hosts);
+            assert_eq!(database.config.get_ssl_mode(), mode, "{hosts}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let database: Database = "postgres://me:s3cret@localhost/tasks".parse().expect("a URL");
+        assert!(!format!("{database:?}").contains("s3cret"));
     }
 }

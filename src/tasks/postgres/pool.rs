@@ -69,9 +69,8 @@ pub(super) fn new(database: &Database, size: NonZeroUsize) -> Pool {
 async fn set_up(client: &Client) -> Result<(), DatabaseError> {
     // The server gives up a little before we do, and never holds a row for a replica that has vanished.
     let millis = STATEMENT_TIMEOUT.as_millis();
-    let limits = format!(
-        "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"
-    );
+    let limits =
+        format!("SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}");
     client.batch_execute(&limits).await?;
     schema::check_row_security(client).await
 }
