@@ -14,14 +14,14 @@ use std::{
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tenant_tasks::clock::SystemClock;
+use tenant_tasks::{clock::SystemClock, config::Config, tasks::store::Tasks};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
     service::Service,
     support::{
-        app::{TestApp, listen},
+        app::{TestApp, listen, settings},
         entra::MockEntra,
         people::{ADMIN, CONTOSO, FABRIKAM, Organisation},
         postgres::{Database, ThrowAway, say_left_out},
@@ -363,6 +363,12 @@ async fn a_rolling_restart_fails_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_start_together_make_the_tables_once_and_count_together() {
     let database = Database::create().await;
+    let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", &database.url())]);
+    let config = Config::parse(&settings).unwrap();
+    // Closer together than processes can start.
+    let opened = futures_util::future::join_all((0..12).map(|_| Tasks::open(&config.store))).await;
+    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+
     let replicas = Replicas::start(6, &database.url()).await;
     let admin = replicas.entra.v1(CONTOSO, ADMIN).sign();
     let http = http_client();

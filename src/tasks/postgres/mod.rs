@@ -264,3 +264,16 @@ impl fmt::Debug for PostgresTasks {
         f.debug_struct("PostgresTasks").field("pool", &self.pool.status()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever uses the connection next must not find the tenant still named.
+    #[test]
+    fn the_tenant_is_named_for_one_transaction_only() {
+        let tenant = "11111111-1111-4111-8111-111111111111".parse().expect("a GUID");
+        assert!(begin(tenant).starts_with("BEGIN "));
+        assert!(begin(tenant).ends_with("; SET LOCAL app.tenant = '11111111-1111-4111-8111-111111111111'"));
+    }
+}
