@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     auth::{Access, Authority, KeyId, Tenants, verifier::TokenPolicy},
     ids::{TenantId, parse_guid},
+    openapi::Docs,
     server::DEFAULT_MAX_CONNECTIONS,
     tasks::{
         postgres::{Database, DatabaseUrlError},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Every variable the service reads.
-pub const VARIABLES: [&str; 18] = [
+pub const VARIABLES: [&str; 20] = [
     "AZURE_API_CLIENT_ID",
     "AZURE_HOME_TENANT_ID",
     "ALLOWED_TENANT_IDS",
@@ -45,6 +46,8 @@ pub const VARIABLES: [&str; 18] = [
     "DATABASE_URL",
     "MAX_DATABASE_CONNECTIONS",
     "METRICS_ADDR",
+    "DOCS",
+    "AZURE_SPA_CLIENT_ID",
     "RUST_LOG",
     "LOG_FORMAT",
 ];
@@ -66,6 +69,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Where tasks are kept.
     pub store: StoreConfig,
+    /// What the page to try the API on needs; `None` for no page.
+    pub docs: Option<Docs>,
     /// Which log lines are written.
     pub log_filter: EnvFilter,
     /// How they are written.
@@ -160,6 +165,7 @@ impl Config {
                 max_database_connections: settings.database_connections()?,
                 max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
             },
+            docs: settings.docs()?,
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
@@ -275,6 +281,23 @@ impl Settings<'_> {
         let number = self.whole_number("MAX_DATABASE_CONNECTIONS")?;
         let number = number.and_then(|number| NonZeroUsize::try_from(number).ok());
         Ok(number.unwrap_or(DEFAULT_MAX_DATABASE_CONNECTIONS))
+    }
+
+    fn docs(&self) -> Result<Option<Docs>, ConfigError> {
+        const SPA: &str = "AZURE_SPA_CLIENT_ID";
+        let spa_client_id = self.value(SPA).map(parse_guid).transpose();
+        let docs = Docs {
+            authority: self.authority()?,
+            client_id: self.client_id()?,
+            scope: self.required_scope()?,
+            spa_client_id: spa_client_id
+                .map_err(|_| invalid(SPA, "must be the GUID of the single-page app's registration"))?,
+        };
+        match self.value("DOCS").unwrap_or("on") {
+            "on" => Ok(Some(docs)),
+            "off" => Ok(None),
+            _ => Err(invalid("DOCS", "must be on or off")),
+        }
     }
 
     fn log_filter(&self) -> Result<EnvFilter, ConfigError> {

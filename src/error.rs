@@ -16,6 +16,7 @@ use axum::{
 use serde::Serialize;
 use thiserror::Error;
 use tracing::Span;
+use utoipa::ToSchema;
 
 use crate::{
     auth::{AuthError, InvalidToken, NotReady, Role},
@@ -86,10 +87,15 @@ enum Challenge {
     },
 }
 
-#[derive(Serialize)]
-struct RefusalBody<'a> {
+/// Every failure's body.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct RefusalBody<'a> {
+    /// A sentence for a person.
     detail: &'a str,
+    /// What is wrong with each member, where that is what was refused.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [FieldError],
 }
 

@@ -15,6 +15,7 @@ pub mod config;
 pub mod error;
 pub mod ids;
 pub mod logging;
+pub mod openapi;
 pub mod reload;
 pub mod routes;
 pub mod server;

@@ -46,7 +46,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?);
     let tasks = Tasks::open(&config.store).await?;
     let state = AppState { verifier: Arc::clone(&verifier), tasks };
-    let app = routes::router(state, &config.allowed_origins);
+    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref());
 
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(|error| {
         format!("HOST and PORT: cannot listen on {}:{}: {error}", config.host, config.port)

@@ -23,11 +23,13 @@ use tower_http::{
     trace::{DefaultOnResponse, TraceLayer},
 };
 use tracing::{Level, Span, field::Empty};
+use utoipa::ToSchema;
 
 use crate::{
     auth::{Principal, Verifier},
     error::ApiError,
     ids::{TenantId, UserId},
+    openapi::{self, Docs, Refused, StoreRefused},
     tasks::{handlers, input::MAX_BODY_BYTES, store::Tasks},
 };
 
@@ -49,14 +51,16 @@ pub struct AppState {
     pub tasks: Tasks,
 }
 
-/// The whole service, for single-page apps served from `allowed_origins`.
-pub fn router(state: AppState, allowed_origins: &[HeaderValue]) -> Router {
+/// The whole service, for single-page apps served from `allowed_origins`, with its description unless `docs` is `None`.
+pub fn router(state: AppState, allowed_origins: &[HeaderValue], docs: Option<&Docs>) -> Router {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/api/me", get(me))
         .route("/api/tasks", get(handlers::list).post(handlers::create))
         .route("/api/tasks/{id}", patch(handlers::update).delete(handlers::remove))
+        // `/openapi.json`, and `/docs` with what that page is made of.
+        .merge(docs.map(openapi::router).unwrap_or_default())
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(state);
@@ -83,13 +87,19 @@ pub fn layered(routes: Router, allowed_origins: &[HeaderValue]) -> Router {
         .layer(middleware::map_request(drop_request_id))
 }
 
-/// `GET /health`: the process is alive; says nothing of what it depends on.
-async fn health() -> Json<Health> {
+/// Whether the process is alive; says nothing of what it depends on.
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "It is", body = Health)))]
+pub(crate) async fn health() -> Json<Health> {
     Json(Health { status: "healthy" })
 }
 
-/// `GET /ready`: requests can be served, or what is missing.
-async fn ready(
+/// Whether requests can be served, or what is missing.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    responses((status = 200, description = "They can", body = Health), StoreRefused),
+)]
+pub(crate) async fn ready(
     State(verifier): State<Arc<Verifier>>,
     State(tasks): State<Tasks>,
 ) -> Result<Json<Health>, ApiError> {
@@ -98,8 +108,13 @@ async fn ready(
     Ok(Json(Health { status: "ready" }))
 }
 
-/// `GET /api/me`: who the service takes the caller for.
-async fn me(principal: Principal) -> Response {
+/// Who the service takes the caller for.
+#[utoipa::path(
+    get,
+    path = "/api/me",
+    responses((status = 200, description = "The caller", body = Me), Refused, StoreRefused),
+)]
+pub(crate) async fn me(principal: Principal) -> Response {
     Json(Me {
         id: principal.owner().user,
         name: principal.name(),
@@ -111,18 +126,23 @@ async fn me(principal: Principal) -> Response {
     .into_response()
 }
 
-#[derive(Serialize)]
-struct Me<'a> {
+/// The verified caller.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Me<'a> {
+    /// The `oid` claim.
     id: UserId,
     name: &'a str,
+    /// The sign-in name, which need not be an email address; empty if the token has none.
     email: &'a str,
     tenant_id: TenantId,
     roles: &'a [String],
+    /// The `scp` claim: scopes, separated by spaces.
     scopes: &'a str,
 }
 
-#[derive(Serialize)]
-struct Health {
+/// That all is well.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
     status: &'static str,
 }
 

@@ -76,6 +76,18 @@ impl Authority {
         format!("{}/{tenant}/discovery/v2.0/keys", self.origin)
     }
 
+    /// Where people of any organisation sign in: an endpoint of OAuth 2.0, `authorize` or `token`.
+    #[must_use]
+    pub fn sign_in_url(&self, endpoint: &str) -> String {
+        format!("{}/organizations/oauth2/v2.0/{endpoint}", self.origin)
+    }
+
+    /// Scheme, host and port, as a browser compares them.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// The issuer of the tenant's version 1 tokens.
     #[must_use]
     pub fn v1_issuer(&self, tenant: TenantId) -> String {

@@ -17,9 +17,10 @@ use tokio::{
     task::yield_now,
     time::{Instant, sleep},
 };
+use utoipa::ToSchema;
 
 use super::{
-    Page, Task,
+    Page, Task, Title,
     store::{Listing, Tasks},
 };
 use crate::{
@@ -47,14 +48,20 @@ const PAUSE: Duration = Duration::from_millis(1);
 const USUAL_BYTES: usize = 224;
 
 /// A task as clients see it.
-#[derive(Serialize)]
-pub(super) struct TaskBody<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Task)]
+pub(crate) struct TaskBody<'a> {
+    /// Counted from 1 in each organisation.
     id: TaskId,
+    #[schema(value_type = Title)]
     title: &'a str,
     completed: bool,
+    /// The owner's name on the day the task was created.
     owner_name: &'a str,
     tenant_id: TenantId,
+    /// Who owns it; only in an Admin's list.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     owner_id: Option<UserId>,
 }
 

@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     NewTask, Page, TaskUpdate,
@@ -15,10 +16,27 @@ use super::{
 };
 use crate::{
     auth::{Admin, Editor, Reader},
-    error::ApiError,
+    error::{ApiError, RefusalBody},
+    ids::TaskId,
+    openapi::{InvalidBody, InvalidParameter, PageParameters, Refused, StoreRefused},
 };
 
-/// `GET /api/tasks`: all of the tenant's tasks for an Admin, their own for others.
+/// Tasks, oldest first: all of the organisation's for an Admin, their own for others.
+///
+/// Without `limit` it is everything there is.
+#[utoipa::path(
+    get,
+    operation_id = "listTasks",
+    path = "/api/tasks",
+    params(PageParameters),
+    responses(
+        (status = 200, description = "The tasks", body = [TaskBody],
+            headers(("Link" = String, description = "Where the list goes on, if it does: `rel=\"next\"`"))),
+        InvalidParameter,
+        Refused,
+        StoreRefused,
+    ),
+)]
 pub(crate) async fn list(
     reader: Reader,
     State(tasks): State<Tasks>,
@@ -27,7 +45,20 @@ pub(crate) async fn list(
     list_response(tasks, reader.tenant(), reader.reach(), page).await
 }
 
-/// `POST /api/tasks`: the caller becomes the owner.
+/// Creates a task of the caller's own.
+#[utoipa::path(
+    post,
+    operation_id = "createTask",
+    path = "/api/tasks",
+    request_body = CreateTask,
+    responses(
+        (status = 200, description = "The task", body = TaskBody),
+        (status = 409, description = "The organisation has as many tasks as it may", body = RefusalBody),
+        InvalidBody,
+        Refused,
+        StoreRefused,
+    ),
+)]
 pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
@@ -38,7 +69,21 @@ pub(crate) async fn create(
     Ok(Json(TaskBody::new(&task)).into_response())
 }
 
-/// `PATCH /api/tasks/{id}`: whatever is not within reach does not exist.
+/// Changes a task: any of the organisation's for an Admin, their own for an Editor.
+#[utoipa::path(
+    patch,
+    operation_id = "updateTask",
+    path = "/api/tasks/{id}",
+    params(("id" = TaskId, Path, description = "The task's id")),
+    request_body = TaskUpdate,
+    responses(
+        (status = 200, description = "The task as it is now", body = TaskBody),
+        (status = 404, description = "There is no such task within the caller's reach", body = RefusalBody),
+        InvalidBody,
+        Refused,
+        StoreRefused,
+    ),
+)]
 pub(crate) async fn update(
     editor: Editor,
     State(tasks): State<Tasks>,
@@ -50,7 +95,19 @@ pub(crate) async fn update(
     Ok(Json(TaskBody::new(&task)).into_response())
 }
 
-/// `DELETE /api/tasks/{id}`: deleting what is not there is no error.
+/// Deletes a task of the organisation; that it is not there is no error.
+#[utoipa::path(
+    delete,
+    operation_id = "deleteTask",
+    path = "/api/tasks/{id}",
+    params(("id" = TaskId, Path, description = "The task's id")),
+    responses(
+        (status = 200, description = "It is no longer there", body = Deleted),
+        InvalidParameter,
+        Refused,
+        StoreRefused,
+    ),
+)]
 pub(crate) async fn remove(
     admin: Admin,
     State(tasks): State<Tasks>,
@@ -61,7 +118,7 @@ pub(crate) async fn remove(
 }
 
 /// The answer to a deletion.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Deleted {
     status: &'static str,
 }

@@ -14,6 +14,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use super::{Page, TaskUpdate, Title, TitleError};
 use crate::ids::TaskId;
@@ -22,10 +23,11 @@ use crate::ids::TaskId;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The longest page a caller may ask for, in tasks.
-const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// The body of `POST /api/tasks`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, ToSchema)]
+#[schema(as = NewTask)]
 pub struct CreateTask {
     /// What is to be done.
     pub title: Title,
@@ -50,7 +52,7 @@ pub enum InputError {
 }
 
 /// What is wrong with one member, for a program (`loc`, `type`) and for a person (`msg`).
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where: `body`, `path` or `query`, then the member's name.
     pub loc: Vec<&'static str>,

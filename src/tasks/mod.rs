@@ -12,6 +12,7 @@ pub mod store;
 use std::sync::Arc;
 
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::ids::{Owner, TaskId};
 
@@ -39,12 +40,14 @@ pub struct NewTask {
     pub owner_name: String,
 }
 
-/// The members of a task that a caller wants changed; `None` leaves one as it is.
-#[derive(Clone, Debug, Default)]
+/// The members of a task that a caller wants changed; one that is left out stays as it is.
+#[derive(Clone, Debug, Default, ToSchema)]
 pub struct TaskUpdate {
     /// A new title.
+    #[schema(nullable = false)]
     pub title: Option<Title>,
     /// Done, or not done after all.
+    #[schema(nullable = false)]
     pub completed: Option<bool>,
 }
 

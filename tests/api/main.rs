@@ -8,6 +8,7 @@ mod support;
 
 mod authentication;
 mod cors;
+mod docs;
 mod isolation;
 mod key_life;
 mod keys;

@@ -9,6 +9,7 @@ mod authentication;
 mod cors;
 mod database_faults;
 mod database_tls;
+mod docs;
 mod isolation;
 mod key_life;
 mod keys;

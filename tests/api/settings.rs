@@ -54,6 +54,8 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null"),
         ("MAX_DATABASE_CONNECTIONS", "0"),
         ("METRICS_ADDR", "127.0.0.1:9090"),
+        ("DOCS", "no"),
+        ("AZURE_SPA_CLIENT_ID", "tenant-tasks-spa"),
     ] {
         let error =
             Config::parse(&settings(AUTHORITY, &[(variable, value)])).expect_err(variable).to_string();
@@ -77,6 +79,8 @@ fn a_setting_may_be_written_in_more_than_one_way() {
         ("PORT", "0"),
         ("RUST_LOG", "info,tenant_tasks=debug"),
         ("LOG_FORMAT", "json"),
+        ("DOCS", "off"),
+        ("AZURE_SPA_CLIENT_ID", GUID),
         ("DATABASE_URL", ""),
         ("DATABASE_URL", "postgresql://user:pass%40word@db/tasks?sslmode=require&connect_timeout=1"),
         (

@@ -11,7 +11,7 @@ use std::{env, process::ExitCode, sync::Arc};
 
 use support::{
     entra::MockEntra,
-    people::{API_CLIENT_ID, CONTOSO, FABRIKAM},
+    people::{API_CLIENT_ID, CONTOSO, FABRIKAM, SPA_CLIENT_ID},
 };
 use tenant_tasks::{
     auth::Verifier,
@@ -46,7 +46,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
     let state = AppState { verifier: Arc::clone(&verifier), tasks };
-    let app = routes::router(state, &config.allowed_origins);
+    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref());
 
     println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
@@ -58,6 +58,7 @@ fn settings(entra: &MockEntra) -> Variables {
     let mut settings = Variables::from([
         ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
         ("AZURE_AUTHORITY_HOST".to_owned(), entra.authority.clone()),
+        ("AZURE_SPA_CLIENT_ID".to_owned(), SPA_CLIENT_ID.to_owned()),
         ("ALLOWED_TENANT_IDS".to_owned(), format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant)),
     ]);
     for name in ["RUST_LOG", "LOG_FORMAT"] {
@@ -83,7 +84,9 @@ fn tour(api: &str, entra: &str) -> String {
     format!(
         r#"tenant-tasks sandbox: the API on {api}, a stand-in for Entra on {entra}
 
-Paste into another terminal:
+In a browser: {api}/docs, Authorize, and choose who you are.
+
+Or paste into another terminal:
 
   TOKEN=$(curl -s {entra}/token/contoso/admin)
   curl -s {api}/api/me -H "Authorization: Bearer $TOKEN"

@@ -80,7 +80,7 @@ impl TestApp {
         let verifier = Arc::new(verifier);
         let tasks = Tasks::open(&config.store).await.expect("a store");
         let state = AppState { verifier: Arc::clone(&verifier), tasks };
-        let app = routes::router(state, &config.allowed_origins);
+        let app = routes::router(state, &config.allowed_origins, config.docs.as_ref());
         let mut limits = server::Limits::new(config.max_connections);
         change(&mut limits);
         let listener = listen().await;

@@ -1,4 +1,4 @@
-//! A stand-in for Entra on loopback: keys documents, and tokens for the asking.
+//! A stand-in for Entra on loopback: keys documents, tokens for the asking, and a page to sign in.
 //!
 //! It counts how often each tenant's keys were fetched, and fails on demand.
 
@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 
 use super::{
     people::{ORGANISATIONS, Organisation, PEOPLE, Person},
+    sign_in,
     tokens::{SigningKey, Token},
 };
 
@@ -82,7 +83,8 @@ impl MockEntra {
         let app = Router::new()
             .route("/{tenant}/discovery/v2.0/keys", get(keys_document))
             .route("/token/{organisation}/{person}", get(token))
-            .with_state(entra.clone());
+            .with_state(entra.clone())
+            .merge(sign_in::router(entra.clone()));
         tokio::spawn(async move { axum::serve(listener, app).await });
         entra
     }

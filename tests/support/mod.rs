@@ -7,4 +7,5 @@ pub mod entra;
 pub mod people;
 pub mod postgres;
 pub mod proxy;
+mod sign_in;
 pub mod tokens;

@@ -1,0 +1,107 @@
+//! What the service says of itself: the description is whole and true, and its page loads nothing from elsewhere.
+
+use axum::http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::support::{
+    app::TestApp,
+    people::{ADMIN, API_CLIENT_ID, CONTOSO, SPA_CLIENT_ID},
+};
+
+async fn document(app: &TestApp) -> Value {
+    let answer = app.send(Method::GET, "/openapi.json", None, None).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    answer.json()
+}
+
+fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let item = item.as_object().unwrap();
+        item.iter()
+            .map(|(method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation))
+    });
+    operations.collect()
+}
+
+#[tokio::test]
+async fn every_operation_described_is_there_and_every_one_that_is_there_is_described() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let described = operations(&document);
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    for (method, path, operation) in &described {
+        let answer = app.send(method.clone(), &path.replace("{id}", "1"), Some(&token), None).await;
+        assert!(
+            !answer.body.contains("Not Found") && answer.status != StatusCode::METHOD_NOT_ALLOWED,
+            "{method} {path}: {}",
+            answer.body
+        );
+        assert!(
+            !operation["responses"][answer.status.as_str()].is_null(),
+            "{method} {path}: {}",
+            answer.status
+        );
+        let anonymous = app.send(method.clone(), &path.replace("{id}", "1"), None, None).await;
+        let needs_caller = anonymous.status == StatusCode::UNAUTHORIZED;
+        assert_eq!(operation["security"].is_array(), needs_caller, "{method} {path}: {}", anonymous.status);
+    }
+    // What a path allows besides is said in the answer to a method it does not.
+    for path in document["paths"].as_object().unwrap().keys() {
+        let answer = app.send(Method::PUT, &path.replace("{id}", "1"), None, None).await;
+        for method in answer.header("allow").unwrap().split(',').filter(|method| *method != "HEAD") {
+            let is_described = described.iter().any(|(known, of, _)| known == method && of == path);
+            assert!(is_described, "{method} {path} is not described");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_signs_in_at_the_authority_with_the_apps_client_id() {
+    let app = TestApp::start_with(&[("AZURE_SPA_CLIENT_ID", SPA_CLIENT_ID)]).await;
+    let document = document(&app).await;
+    let flow = &document["components"]["securitySchemes"]["entra"]["flows"]["authorizationCode"];
+    for (member, endpoint) in [("authorizationUrl", "authorize"), ("tokenUrl", "token")] {
+        let url = format!("{}/organizations/oauth2/v2.0/{endpoint}", app.entra.authority);
+        assert_eq!(flow[member], url);
+    }
+    let scope = format!("api://{API_CLIENT_ID}/access_as_user");
+    assert!(flow["scopes"][&scope].is_string(), "{flow}");
+    let page = app.send(Method::GET, "/docs/swagger-initializer.js", None, None).await.body;
+    for needed in [SPA_CLIENT_ID, &scope, "\"usePkceWithAuthorizationCodeGrant\": true"] {
+        assert!(page.contains(needed), "{needed}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_apps_client_id_the_page_takes_a_token() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    assert_eq!(schemes.keys().collect::<Vec<_>>(), ["bearer"]);
+    let page = app.send(Method::GET, "/docs/swagger-initializer.js", None, None).await.body;
+    assert!(!page.contains("initOAuth"), "{page}");
+}
+
+#[tokio::test]
+async fn the_page_may_load_and_reach_nothing_but_the_service_and_the_authority() {
+    let app = TestApp::start().await;
+    let page = app.send(Method::GET, "/docs/", None, None).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(!page.body.contains("http://") && !page.body.contains("https://"), "{}", page.body);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'self'"), "{policy}");
+    assert!(policy.contains(&format!("connect-src 'self' {};", app.entra.authority)), "{policy}");
+}
+
+#[tokio::test]
+async fn docs_can_be_switched_off() {
+    let app = TestApp::start_with(&[("DOCS", "off")]).await;
+    for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.html"] {
+        let answer = app.send(Method::GET, path, None, None).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (StatusCode::NOT_FOUND, r#"{"detail":"Not Found"}"#)
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! The stand-in's sign-in page, for single-page apps: the authorization code flow with PKCE (RFC 6749, section 4.1,
+//! and RFC 7636), as Entra speaks it. Whoever presses a person's button is that person.
+
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{Html, IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tower_http::cors::{Any, CorsLayer};
+use url::{Url, form_urlencoded};
+
+use super::{
+    entra::MockEntra,
+    people::{ORGANISATIONS, Organisation, PEOPLE, Person, SPA_CLIENT_ID},
+};
+
+type Parameters = HashMap<String, String>;
+
+/// Someone who has signed in and not been given tokens for it yet.
+#[derive(Clone)]
+struct Grant {
+    organisation: Organisation,
+    person: Person,
+    /// What the app asked for; none of it is asked again for a refresh token.
+    request: Parameters,
+}
+
+#[derive(Clone)]
+struct SignIn {
+    entra: MockEntra,
+    /// By authorization code, which is good once, or by refresh token.
+    grants: Arc<Mutex<HashMap<String, Grant>>>,
+}
+
+/// The endpoints a browser and its app use, under the names that Entra gives them.
+pub(super) fn router(entra: MockEntra) -> Router {
+    let sign_in = SignIn { entra, grants: Arc::default() };
+    // What people name when they sign in is not their tenant but `organizations`.
+    Router::new()
+        .route("/{tenant}/v2.0/.well-known/openid-configuration", get(configuration))
+        .route("/{tenant}/oauth2/v2.0/authorize", get(authorize))
+        .route("/{tenant}/oauth2/v2.0/authorize/{organisation}/{person}", get(choose))
+        .route("/{tenant}/oauth2/v2.0/token", post(token))
+        .route("/{tenant}/oauth2/v2.0/logout", get(logout))
+        .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any))
+        .with_state(sign_in)
+}
+
+async fn configuration(State(sign_in): State<SignIn>, Path(tenant): Path<String>) -> Json<Value> {
+    let authority = &sign_in.entra.authority;
+    let endpoint = |name: &str| format!("{authority}/{tenant}/oauth2/v2.0/{name}");
+    Json(json!({
+        "issuer": format!("{authority}/{{tenantid}}/v2.0"),
+        "authorization_endpoint": endpoint("authorize"),
+        "token_endpoint": endpoint("token"),
+        "end_session_endpoint": endpoint("logout"),
+        "jwks_uri": format!("{authority}/{tenant}/discovery/v2.0/keys"),
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    }))
+}
+
+/// One button a person, which keeps what the app has asked for.
+async fn authorize(Path(tenant): Path<String>, Query(request): Query<Parameters>) -> Response {
+    if let Err(problem) = check(&request) {
+        return (StatusCode::BAD_REQUEST, problem).into_response();
+    }
+    let fields = request.iter().fold(String::new(), |mut fields, (name, value)| {
+        let (name, value) = (escaped(name), escaped(value));
+        let _ = write!(fields, r#"<input type="hidden" name="{name}" value="{value}">"#);
+        fields
+    });
+    let mut page = String::from(PAGE_START);
+    for organisation in ORGANISATIONS {
+        let _ = write!(page, "<h2>{}</h2>", organisation.name);
+        for person in PEOPLE {
+            let _ = write!(
+                page,
+                r#"<form action="/{}/oauth2/v2.0/authorize/{}/{}">{fields}<button>{} ({})</button></form>"#,
+                escaped(&tenant),
+                organisation.name,
+                person.name,
+                person.full_name(),
+                organisation.name,
+            );
+        }
+    }
+    Html(page).into_response()
+}
+
+const PAGE_START: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Sign in: a stand-in for Entra</title>
+<style>
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 28rem; margin: 2rem auto; padding: 0 1rem }
+h2 { font-size: 1rem; margin: 1.5rem 0 .5rem }
+button { font: inherit; width: 100%; padding: .5rem; margin: .2rem 0; cursor: pointer }
+</style>
+<h1>Who are you?</h1>
+<p>This is no Microsoft page: it stands in for Entra on this machine, and asks for no password.</p>
+"#;
+
+/// Sends the browser back with a code.
+async fn choose(
+    State(sign_in): State<SignIn>,
+    Path((_, organisation, person)): Path<(String, String, String)>,
+    Query(request): Query<Parameters>,
+) -> Response {
+    let organisation = ORGANISATIONS.into_iter().find(|known| known.name == organisation);
+    let person = PEOPLE.into_iter().find(|known| known.name == person);
+    let (Some(organisation), Some(person)) = (organisation, person) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let mut address = match check(&request) {
+        Ok(address) => address,
+        Err(problem) => return (StatusCode::BAD_REQUEST, problem).into_response(),
+    };
+    let state = request.get("state").cloned().unwrap_or_default();
+    let is_fragment = request.get("response_mode").is_some_and(|mode| mode == "fragment");
+    let code = sign_in.remember(Grant { organisation, person, request });
+    let client_info = client_info(organisation, person);
+    let answer = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("code", &code), ("client_info", &client_info), ("state", &state)])
+        .finish();
+    if is_fragment {
+        address.set_fragment(Some(&answer));
+    } else {
+        address.set_query(Some(&answer));
+    }
+    Redirect::to(address.as_str()).into_response()
+}
+
+/// Where to send the browser back to: to this machine, whoever asks.
+fn check(request: &Parameters) -> Result<Url, &'static str> {
+    let parameter = |name: &str| request.get(name).map(String::as_str);
+    if parameter("client_id") != Some(SPA_CLIENT_ID) {
+        return Err("AADSTS700016: no app has this client_id\n");
+    }
+    if parameter("response_type") != Some("code") {
+        return Err("AADSTS700054: response_type must be code\n");
+    }
+    if parameter("code_challenge_method") != Some("S256") || parameter("code_challenge").is_none() {
+        return Err("AADSTS9002325: proof key for code exchange is required\n");
+    }
+    let address = parameter("redirect_uri").and_then(|address| Url::parse(address).ok());
+    let is_ours = |address: &Url| matches!(address.host_str(), Some("localhost" | "127.0.0.1"));
+    address.filter(is_ours).ok_or("AADSTS50011: the redirect URI is not one of this machine's\n")
+}
+
+/// A code with its verifier, or a refresh token, for tokens.
+async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
+    let form: Parameters = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let value = |name: &str| form.get(name).map_or("", String::as_str);
+    let grant = match value("grant_type") {
+        "authorization_code" => sign_in.take(value("code")).filter(|grant| {
+            let challenge = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, value("code_verifier").as_bytes()));
+            grant.request.get("code_challenge") == Some(&challenge)
+                && grant.request.get("redirect_uri").map(String::as_str) == Some(value("redirect_uri"))
+        }),
+        "refresh_token" => sign_in.take(value("refresh_token")),
+        _ => None,
+    };
+    let Some(grant) = grant else {
+        let problem =
+            json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is not valid" });
+        return (StatusCode::BAD_REQUEST, Json(problem)).into_response();
+    };
+    let Grant { organisation, person, .. } = grant;
+    let mut id_token = sign_in.entra.v2(organisation, person).with("aud", SPA_CLIENT_ID).without("scp");
+    if let Some(nonce) = grant.request.get("nonce") {
+        id_token = id_token.with("nonce", nonce.as_str());
+    }
+    let scope = grant.request.get("scope").cloned().unwrap_or_default();
+    Json(json!({
+        "token_type": "Bearer",
+        "scope": scope,
+        "expires_in": 4500,
+        "ext_expires_in": 4500,
+        "access_token": sign_in.entra.v2(organisation, person).sign(),
+        "id_token": id_token.sign(),
+        "client_info": client_info(organisation, person),
+        "refresh_token": sign_in.remember(grant),
+    }))
+    .into_response()
+}
+
+async fn logout(Query(request): Query<Parameters>) -> Response {
+    match request.get("post_logout_redirect_uri") {
+        Some(address) => Redirect::to(address).into_response(),
+        None => "You have signed out.\n".into_response(),
+    }
+}
+
+/// Who it is, for the app to tell one account from another.
+fn client_info(organisation: Organisation, person: Person) -> String {
+    let info = json!({ "uid": person.oid(organisation), "utid": organisation.tenant });
+    BASE64_URL_SAFE_NO_PAD.encode(info.to_string())
+}
+
+impl SignIn {
+    fn remember(&self, grant: Grant) -> String {
+        let code = uuid::Uuid::new_v4().to_string();
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner).insert(code.clone(), grant);
+        code
+    }
+
+    fn take(&self, code: &str) -> Option<Grant> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(code)
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
+}
