@@ -87,8 +87,8 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut ways = vec![SecurityRequirement::new(BEARER, [""; 0])];
     if docs.spa_client_id.is_some() {
         let scopes = docs.scopes();
-        let known =
-            Scopes::from_iter(scopes.iter().map(|scope| (scope.clone(), "Tasks on your behalf".to_owned())));
+        let known = scopes.iter().map(|scope| (scope.clone(), "Tasks on your behalf".to_owned()));
+        let known: Scopes = known.collect();
         let (authorize, token) =
             (docs.authority.sign_in_url("authorize"), docs.authority.sign_in_url("token"));
         let flow = Flow::AuthorizationCode(AuthorizationCode::new(authorize, token, known));
