@@ -9,6 +9,7 @@
 mod connection;
 
 use std::{
+    convert::Infallible,
     io,
     pin::pin,
     sync::{
@@ -123,14 +124,24 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
     wishes.send_replace(Wish::Stop);
     tracing::info!("stopping: requests in flight finish");
     let late = async {
-        while let Ok((stream, _)) = listener.accept().await {
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                serve_one(stream, place);
+        loop {
+            match (listener.accept().await, Arc::clone(&places).try_acquire_owned()) {
+                (Ok((stream, _)), Ok(place)) => serve_one(stream, place),
+                (Ok(_), Err(_)) => {}
+                (Err(_), _) => sleep(ACCEPT_PAUSE).await,
             }
         }
     };
-    let _ = timeout(linger, late).await;
-    drop(listener);
+    let _: Result<Infallible, _> = timeout(linger, late).await;
+    // Whom the system has connected and not told us of yet would be reset with the listener.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let (Ok(stream), Ok(place)) = (stream, Arc::clone(&places).try_acquire_owned()) {
+                serve_one(stream, place);
+            }
+        }
+    }
     tracing::info!("no new connections any more");
     drop(wish);
     // When the last connection has gone, so has the last receiver.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{
     app::{Answer, TestApp},
-    people::{ADMIN, CONTOSO, EDITOR},
+    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
     postgres::{self, Database},
     proxy::{Proxy, Weather},
 };
@@ -108,6 +108,57 @@ async fn a_database_that_stands_still_gathers_no_requests() {
     proxy.turn(Weather::Fair);
     until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+}
+
+/// Clients that give up and come again: what they gave up must not gather behind a connection that stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
+    let (app, proxy, database) = start(Weather::Fair).await;
+    app.create((CONTOSO, ADMIN), "before").await;
+    proxy.turn(Weather::Still);
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    for _ in 0..20 {
+        let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
+        let request = request.header("content-type", "application/json").body(r#"{"title":"given up"}"#);
+        request.timeout(Duration::from_millis(50)).send().await.unwrap_err();
+    }
+    // A connection is given up three seconds after its client.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    proxy.turn(Weather::Fair);
+    until_ready(&app).await;
+    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+    drop(database);
+}
+
+/// One organisation's creations wait for each other; another's requests must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, ADMIN), "first").await;
+    app.create((FABRIKAM, ADMIN), "first").await;
+    let client = app.database.as_ref().unwrap().connect().await;
+    let lock = format!("BEGIN; SET LOCAL app.tenant = '{}'; SELECT FROM tenants FOR UPDATE", CONTOSO.tenant);
+    client.batch_execute(&lock).await.unwrap();
+    let creations = (0..40).map(|_| {
+        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": "waits" })))
+    });
+    let others = async {
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let begun = Instant::now();
+            assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["first"]);
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        times.sort();
+        times[10]
+    };
+    let (creations, median) = tokio::join!(futures_util::future::join_all(creations), others);
+    println!("beside 40 creations that wait, another organisation's lists took {median:?} (median of 20)");
+    assert!(median < Duration::from_millis(500), "{median:?}");
+    assert!(creations.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+    client.batch_execute("ROLLBACK").await.unwrap();
+    app.create((CONTOSO, ADMIN), "second").await;
 }
 
 /// Many probes ask the database no more often than one does.

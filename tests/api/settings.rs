@@ -52,6 +52,7 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslcert=s3cret"),
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/nowhere/s3cret"),
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null"),
+        ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=system&sslmode=require"),
         ("MAX_DATABASE_CONNECTIONS", "0"),
         ("METRICS_ADDR", "127.0.0.1:9090"),
         ("DOCS", "no"),

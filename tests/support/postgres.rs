@@ -193,7 +193,11 @@ async fn set_up(mut config: Config) -> Client {
         let name: String = row.get(0);
         // A run that starts at the same time may have been faster.
         let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).await;
-        let _ = client.batch_execute(&format!("DROP ROLE IF EXISTS {name}")).await;
+        let roles =
+            client.query("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)", &[&name]).await;
+        for role in roles.expect("a list of roles") {
+            let _ = client.batch_execute(&format!("DROP ROLE IF EXISTS {}", role.get::<_, String>(0))).await;
+        }
     }
     let name = &*NAME;
     for sql in [

@@ -1,6 +1,6 @@
 //! `DATABASE_URL`, parsed: which server, as whom, and how far its certificate is trusted.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use thiserror::Error;
 use tokio_postgres::config::{Host, SslMode};
@@ -36,6 +36,9 @@ pub enum DatabaseUrlError {
     /// The file in `sslrootcert` cannot be read or holds no certificate.
     #[error("has an sslrootcert that is no readable file of PEM certificates")]
     RootCertificates,
+    /// `sslrootcert=system` with an `sslmode` that does not check the name.
+    #[error("has sslrootcert=system, which needs sslmode=verify-full")]
+    SystemRoots,
     /// The certificates this system trusts cannot be used.
     #[error(
         "asks for a verified certificate, but this system's trusted ones cannot be read: set sslrootcert"
@@ -54,8 +57,18 @@ impl FromStr for Database {
         }
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
         let mut parameters: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let ssl_mode = parameters.remove("sslmode");
-        let root_certificates = parameters.remove("sslrootcert").filter(|file| file != "system");
+        let mut ssl_mode = parameters.remove("sslmode");
+        let mut root_certificates = parameters.remove("sslrootcert");
+        if root_certificates.as_deref() == Some("system") {
+            // As in libpq: anybody can have a certificate that some public authority has signed.
+            if !matches!(ssl_mode.as_deref(), None | Some("verify-full")) {
+                return Err(DatabaseUrlError::SystemRoots);
+            }
+            ssl_mode = Some("verify-full".to_owned());
+            root_certificates = None;
+        }
+        // Tasks are written, too: of several servers only the primary will do.
+        parameters.entry("target_session_attrs".to_owned()).or_insert_with(|| "read-write".to_owned());
 
         let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&parameters).finish();
         // It takes %20 for a space, not +.
@@ -65,7 +78,8 @@ impl FromStr for Database {
             return Err(DatabaseUrlError::Incomplete);
         }
 
-        let is_local = config.get_hosts().iter().all(is_local);
+        let is_local =
+            config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
         let (mode, trust) = match ssl_mode.as_deref() {
             Some("disable") => (SslMode::Disable, Trust::Anyone),
             Some("prefer") => (SslMode::Prefer, Trust::Anyone),
@@ -122,6 +136,8 @@ mod tests {
             ("10.0.0.1", SslMode::Require),
             ("localhost,db.example:5433", SslMode::Require),
             ("localhost.example", SslMode::Require),
+            ("localhost/tasks?hostaddr=10.0.0.1&dbname=", SslMode::Require),
+            ("localhost/tasks?sslrootcert=system&dbname=", SslMode::Require),
         ] {
             let database: Database = format!("postgres://me@{hosts}/tasks").parse().expect(hosts);
             assert_eq!(database.config.get_ssl_mode(), mode, "{hosts}");

@@ -62,13 +62,21 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Whether a server that says this, or the one that takes its place, will do after a while: a broken
-/// connection (class 08), no room (53), starting or stopping (57P), a lock of another replica's, or a primary
-/// that has become a standby. On a new connection all of them may be over.
+/// Whether this may be over on a new connection: a broken connection (class 08), no room (53), a server that
+/// starts or stops (57P) or has become a standby, a lock of another replica's, or a connection in a state that its
+/// next user could do nothing with.
 fn is_passing(code: &SqlState) -> bool {
     let is_of_class = |class: &str| code.code().starts_with(class);
     is_of_class("08")
         || is_of_class("53")
         || is_of_class("57P")
-        || [SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION].contains(code)
+        || [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            // Prepared statements that no longer fit the tables, or are gone.
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+        ]
+        .contains(code)
 }

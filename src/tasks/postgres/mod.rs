@@ -14,12 +14,13 @@ mod tls;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use deadpool_postgres::{ClientWrapper, Pool};
-use futures_util::future::{try_join, try_join3, try_join4, try_join5};
+use deadpool_postgres::ClientWrapper;
+use futures_util::future::{join3, join4, join5, try_join};
 use tokio::{sync::Mutex, time::Instant};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
+use self::pool::Connections;
 pub use self::{
     database::{Database, DatabaseUrlError},
     error::DatabaseError,
@@ -78,7 +79,7 @@ const PROBE_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The tasks of all tenants, in a database.
 pub struct PostgresTasks {
-    pool: Pool,
+    connections: Connections,
     max_per_tenant: i64,
     /// When the database was last asked whether it is there, and whether it was.
     probe: Mutex<Option<(Instant, bool)>>,
@@ -106,14 +107,20 @@ impl PostgresTasks {
             Err(error) => return Err(error),
         }
         Ok(Self {
-            pool: pool::new(database, max_connections),
+            connections: Connections::new(database, max_connections),
             max_per_tenant: i64::try_from(max_per_tenant).unwrap_or(i64::MAX),
             probe: Mutex::default(),
         })
     }
 
     /// Whether the database answers. It is asked once a second at most, so that nobody can keep it busy.
-    pub(super) async fn readiness(&self) -> Result<(), StoreError> {
+    pub(super) async fn readiness(self: &Arc<Self>) -> Result<(), StoreError> {
+        // Spawned: a prober that hangs up must not make the next one ask again.
+        let probe = tokio::spawn(Self::probe(Arc::clone(self)));
+        probe.await.map_err(|error| StoreError::Unavailable(error.into()))?
+    }
+
+    async fn probe(self: Arc<Self>) -> Result<(), StoreError> {
         let mut probe = self.probe.lock().await;
         if let Some((at, was_there)) = *probe
             && at.elapsed() < PROBE_MAX_AGE
@@ -121,7 +128,8 @@ impl PostgresTasks {
             let gone = || StoreError::Unavailable("the database did not answer a moment ago".into());
             return was_there.then_some(()).ok_or_else(gone);
         }
-        let answer = pool::exchange(&self.pool, async |client| client.batch_execute("SELECT 1").await).await;
+        let ask = async |client: &ClientWrapper| client.batch_execute("SELECT 1").await;
+        let answer = self.connections.exchange_for_anyone(ask).await;
         *probe = Some((Instant::now(), answer.is_ok()));
         Ok(answer?)
     }
@@ -137,7 +145,7 @@ impl PostgresTasks {
         let limit = page.limit.unwrap_or(usize::MAX);
         // One more than asked for tells whether there are more.
         let read = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = pool::exchange(&self.pool, async |client| match reach {
+        let rows = self.connections.exchange(tenant, async |client| match reach {
             Reach::Tenant => in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await,
             Reach::User(user) => {
                 let user = Uuid::from(user);
@@ -154,19 +162,25 @@ impl PostgresTasks {
         // The one character that a text of PostgreSQL cannot hold.
         let owner_name = owner_name.replace('\0', "");
         let (tid, user) = (Uuid::from(owner.tenant), Uuid::from(owner.user));
-        let row = pool::exchange(&self.pool, async |client| {
+        let row = self.connections.exchange(owner.tenant, async |client| {
             let (take_id, insert) =
                 try_join(client.prepare_cached(TAKE_ID), client.prepare_cached(INSERT)).await?;
             let (begin, title) = (begin(owner.tenant), title.as_str());
             let (id, task): (Parameters, Parameters) =
                 (&[&tid, &self.max_per_tenant], &[&tid, &user, &owner_name, &title]);
-            let sent = try_join4(
+            let (opened, counted, inserted, committed) = join4(
                 client.batch_execute(&begin),
                 client.execute(&take_id, id),
                 client.query_one(&insert, task),
                 client.batch_execute(COMMIT),
-            );
-            Ok(sent.await?.2)
+            )
+            .await;
+            // The first that failed says why: the others failed because of it.
+            opened?;
+            counted?;
+            let row = inserted?;
+            committed?;
+            Ok(row)
         });
         match row.await {
             Ok(row) => {
@@ -193,7 +207,7 @@ impl PostgresTasks {
             Reach::User(user) => Some(Uuid::from(user)),
         };
         let title = update.title.as_ref().map(Title::as_str);
-        let rows = pool::exchange(&self.pool, async |client| {
+        let rows = self.connections.exchange(tenant, async |client| {
             in_tenant(client, tenant, UPDATE, &[&tid, &id, &owner, &title, &update.completed]).await
         });
         Ok(rows.await?.first().map(|row| Arc::new(task(tenant, row))))
@@ -201,20 +215,25 @@ impl PostgresTasks {
 
     pub(super) async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
         let (tid, id) = (Uuid::from(tenant), i64::from(id));
-        let removed = pool::exchange(&self.pool, async |client| {
+        let removed = self.connections.exchange(tenant, async |client| {
             let lock = client.prepare_cached(LOCK_TENANT).await?;
             let (count_down, remove) =
                 try_join(client.prepare_cached(COUNT_DOWN), client.prepare_cached(REMOVE)).await?;
             let begin = begin(tenant);
             let (of_tenant, of_task): (Parameters, Parameters) = (&[&tid], &[&tid, &id]);
-            let sent = try_join5(
+            let (opened, locked, counted, removed, committed) = join5(
                 client.batch_execute(&begin),
                 client.execute(&lock, of_tenant),
                 client.execute(&count_down, of_task),
                 client.execute(&remove, of_task),
                 client.batch_execute(COMMIT),
-            );
-            sent.await.map(drop)
+            )
+            .await;
+            opened?;
+            locked?;
+            counted?;
+            removed?;
+            committed
         });
         Ok(removed.await?)
     }
@@ -222,7 +241,8 @@ impl PostgresTasks {
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Runs one statement in a transaction of the tenant, all sent before the first answer is waited for.
+/// Runs one statement in a transaction of the tenant, all sent before the first answer is waited for: `join`,
+/// unlike `try_join`, sends the end whatever has become of the beginning.
 async fn in_tenant(
     client: &ClientWrapper,
     tenant: TenantId,
@@ -231,12 +251,16 @@ async fn in_tenant(
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     let statement = client.prepare_cached(sql).await?;
     let begin = begin(tenant);
-    let sent = try_join3(
+    let (opened, rows, committed) = join3(
         client.batch_execute(&begin),
         client.query(&statement, parameters),
         client.batch_execute(COMMIT),
-    );
-    Ok(sent.await?.1)
+    )
+    .await;
+    opened?;
+    let rows = rows?;
+    committed?;
+    Ok(rows)
 }
 
 /// Begins a transaction that sees one tenant's rows. `SET` takes no parameter; a tenant is sixteen bytes, and
@@ -261,7 +285,7 @@ fn id(row: &Row) -> TaskId {
 
 impl fmt::Debug for PostgresTasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresTasks").field("pool", &self.pool.status()).finish_non_exhaustive()
+        f.debug_struct("PostgresTasks").field("connections", &self.connections).finish_non_exhaustive()
     }
 }
 

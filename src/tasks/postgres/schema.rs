@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     DatabaseError,
     database::{CONNECT_TIMEOUT, Database},
+    pool::in_time,
 };
 
 /// The steps, each applied once, in this order.
@@ -31,15 +32,15 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// [`DatabaseError::Unusable`] if it does not bind the role, and whatever the database refuses.
 pub(super) async fn prepare(database: &Database) -> Result<(), DatabaseError> {
     let connecting = database.config.connect(MakeRustlsConnect::new(database.tls.clone()));
-    let late = |_| DatabaseError::Unreachable("no connection in time".into());
-    let (client, connection) = timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)??;
+    let connecting = Box::pin(async { connecting.await.map_err(DatabaseError::from) });
+    let (client, connection) = in_time(CONNECT_TIMEOUT, connecting).await?;
     // Ends with the client. What goes wrong with the connection, the client is told too.
     tokio::spawn(connection);
-    refuse_boundless_role(&client).await?;
-    if applied(&client).await? < STEPS.len() {
+    in_time(CONNECT_TIMEOUT, refuse_boundless_role(&client)).await?;
+    if in_time(CONNECT_TIMEOUT, applied(&client)).await? < STEPS.len() {
         migrate(&client).await?;
     }
-    check_row_security(&client).await
+    in_time(CONNECT_TIMEOUT, check_row_security(&client)).await
 }
 
 /// Tries until it is done.
@@ -90,7 +91,10 @@ async fn applied(client: &Client) -> Result<usize, DatabaseError> {
 }
 
 async fn migrate(client: &Client) -> Result<(), DatabaseError> {
-    client.batch_execute("BEGIN; SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0").await?;
+    // Read committed: what is read after the lock was waited for must be what its last holder left.
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+                 SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0";
+    client.batch_execute(begin).await?;
     client.batch_execute(LOCK).await?;
     client
         .batch_execute(

@@ -84,7 +84,7 @@ async function call<P extends keyof paths, M extends Method<P>>(
     response = await fetch(url, { ...request, signal: AbortSignal.timeout(PATIENCE_MS) });
     answer = parse(await response.text());
   } catch {
-    throw new Failure("unavailable", "The service is unavailable: it cannot be reached at the moment.");
+    throw new Failure("unavailable", "The service cannot be reached at the moment.");
   }
   if (!response.ok) {
     throw refusal(response, answer);
@@ -124,7 +124,7 @@ function refusal(response: Response, answer: unknown): Failure {
     return new Failure("not-allowed", detail);
   }
   if (response.status >= 500) {
-    return new Failure("unavailable", `The service is unavailable at the moment. ${waitOf(response)}`.trim());
+    return new Failure("unavailable", `The service cannot answer at the moment. ${waitOf(response)}`.trim());
   }
   return new Failure("refused", `${detail} ${waitOf(response)}`.trim());
 }

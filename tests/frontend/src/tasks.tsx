@@ -17,6 +17,7 @@ export function Tasks({ may, onFatal }: Props) {
   const [tasks, setTasks] = useState<Task[]>();
   const [next, setNext] = useState<string>();
   const [problem, setProblem] = useState<Problem>();
+  // Emptied by each change, so that a screen reader says the same words a second time.
   const [said, setSaid] = useState("");
   const [doomed, setDoomed] = useState<Task>();
   const [reading, setReading] = useState(false);
@@ -80,6 +81,7 @@ export function Tasks({ may, onFatal }: Props) {
   };
 
   const add = async (newTitle: string) => {
+    setSaid("");
     try {
       const task = await create({ title: newTitle });
       setTasks((shown) => merge(shown, [task]));
@@ -92,6 +94,7 @@ export function Tasks({ may, onFatal }: Props) {
   };
 
   const complete = async (task: Task, completed: boolean) => {
+    setSaid("");
     setTasks((shown) => merge(shown, [{ ...task, completed }]));
     try {
       const changed = await update(task.id, { completed });
@@ -105,6 +108,7 @@ export function Tasks({ may, onFatal }: Props) {
   };
 
   const rename = async (task: Task, newTitle: string) => {
+    setSaid("");
     try {
       const changed = await update(task.id, { title: newTitle });
       setTasks((shown) => merge(shown, [changed]));
@@ -117,6 +121,7 @@ export function Tasks({ may, onFatal }: Props) {
   };
 
   const removeDoomed = async (task: Task) => {
+    setSaid("");
     try {
       await remove(task.id);
       setTasks((shown) => shown?.filter(({ id }) => id !== task.id));
