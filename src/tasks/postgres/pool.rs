@@ -25,6 +25,9 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many requests may wait for each connection; more are refused at once.
 const WAITING_PER_CONNECTION: usize = 50;
 
+/// How long a new connection may take to be set up. With all the other waits it is less than a request has.
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long the database may take for one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,7 +57,7 @@ fn new(database: &Database, size: NonZeroUsize) -> Pool {
         .runtime(Runtime::Tokio1)
         .post_create(Hook::async_fn(|client, _| {
             Box::pin(async move {
-                let ready = in_time(CONNECT_TIMEOUT, set_up(client)).await;
+                let ready = in_time(SET_UP_TIMEOUT, set_up(client)).await;
                 ready.map_err(|error| HookError::message(error.to_string()))
             })
         }))
