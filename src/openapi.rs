@@ -284,6 +284,7 @@ impl PartialSchema for Title {
             .min_length(Some(1))
             .max_length(Some(Title::MAX_CHARS))
             .pattern(Some(pattern))
+            .examples(["Buy milk"])
             .into()
     }
 }

@@ -162,7 +162,10 @@ export interface components {
         };
         /** Format: uuid */
         TenantId: string;
-        /** @description Not blank, without control characters; kept exactly as sent */
+        /**
+         * @description Not blank, without control characters; kept exactly as sent
+         * @example Buy milk
+         */
         Title: string;
         /** Format: uuid */
         UserId: string;
