@@ -148,13 +148,13 @@ impl Config {
             let problem = "is set, but this version has no metrics yet: leave it empty";
             return Err(invalid("METRICS_ADDR", problem));
         }
+        let tokens = TokenPolicy {
+            client_id: settings.client_id()?,
+            authority: settings.authority()?,
+            required_scope: settings.required_scope()?,
+            tenant_rate_limit: settings.whole_number("TENANT_RATE_LIMIT")?,
+        };
         Ok(Self {
-            tokens: TokenPolicy {
-                client_id: settings.client_id()?,
-                authority: settings.authority()?,
-                required_scope: settings.required_scope()?,
-                tenant_rate_limit: settings.whole_number("TENANT_RATE_LIMIT")?,
-            },
             access: Access { tenants: settings.tenants()?, revoked_keys: settings.revoked_keys()? },
             allowed_origins: settings.allowed_origins()?,
             host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
@@ -165,9 +165,10 @@ impl Config {
                 max_database_connections: settings.database_connections()?,
                 max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
             },
-            docs: settings.docs()?,
+            docs: settings.docs(&tokens)?,
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
+            tokens,
         })
     }
 }
@@ -283,13 +284,13 @@ impl Settings<'_> {
         Ok(number.unwrap_or(DEFAULT_MAX_DATABASE_CONNECTIONS))
     }
 
-    fn docs(&self) -> Result<Option<Docs>, ConfigError> {
+    fn docs(&self, tokens: &TokenPolicy) -> Result<Option<Docs>, ConfigError> {
         const SPA: &str = "AZURE_SPA_CLIENT_ID";
         let spa_client_id = self.value(SPA).map(parse_guid).transpose();
         let docs = Docs {
-            authority: self.authority()?,
-            client_id: self.client_id()?,
-            scope: self.required_scope()?,
+            authority: tokens.authority.clone(),
+            client_id: tokens.client_id,
+            scope: tokens.required_scope.clone(),
             spa_client_id: spa_client_id
                 .map_err(|_| invalid(SPA, "must be the GUID of the single-page app's registration"))?,
         };

@@ -137,7 +137,7 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     app.create((CONTOSO, ADMIN), "first").await;
     app.create((FABRIKAM, ADMIN), "first").await;
     let client = app.database.as_ref().unwrap().connect().await;
-    let lock = format!("BEGIN; SET LOCAL app.tenant = '{}'; SELECT FROM tenants FOR UPDATE", CONTOSO.tenant);
+    let lock = format!("{}; SELECT FROM tenants FOR UPDATE", postgres::begin(CONTOSO));
     client.batch_execute(&lock).await.unwrap();
     let creations = (0..40).map(|_| {
         app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": "waits" })))
@@ -198,7 +198,7 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
         assert_eq!(create(&title).await, StatusCode::SERVICE_UNAVAILABLE, "{title}");
         proxy.turn(Weather::Fair);
 
-        let begin = format!("BEGIN; SET LOCAL app.tenant = '{}'", CONTOSO.tenant);
+        let begin = postgres::begin(CONTOSO);
         // The server may still be at work on it.
         client.batch_execute(&format!("{begin}; SELECT FROM tenants FOR UPDATE; COMMIT")).await.unwrap();
         client.batch_execute(&begin).await.unwrap();

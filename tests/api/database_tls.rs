@@ -13,11 +13,9 @@ use tenant_tasks::{
     tasks::store::{StoreError, Tasks},
 };
 
-use tokio_postgres::NoTls;
-
 use crate::support::{
     app::settings,
-    postgres::{Database, ThrowAway, say_left_out},
+    postgres::{Database, ThrowAway, connect, say_left_out},
 };
 
 /// A certificate authority's certificate in one file, and in two others a certificate for `localhost` it has signed.
@@ -66,9 +64,7 @@ async fn a_server_is_trusted_as_far_as_the_url_says() {
     let Some(server) = server else {
         return say_left_out("TLS to the database: PostgreSQL's programs are not on this machine");
     };
-    let administrator = server.url("postgres", "postgres");
-    let (client, connection) = tokio_postgres::connect(&administrator, NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = connect(&server.url("postgres", "postgres")).await;
     client.batch_execute("CREATE ROLE tasks LOGIN PASSWORD 'tasks'").await.unwrap();
     client.batch_execute("CREATE DATABASE tasks OWNER tasks").await.unwrap();
 

@@ -16,7 +16,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tenant_tasks::{clock::SystemClock, config::Config, tasks::store::Tasks};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::{
     service::Service,
@@ -24,7 +24,7 @@ use crate::{
         app::{TestApp, listen, settings},
         entra::MockEntra,
         people::{ADMIN, CONTOSO, FABRIKAM, Organisation},
-        postgres::{Database, ThrowAway, say_left_out},
+        postgres::{Database, ThrowAway, begin, connect, say_left_out},
     },
 };
 
@@ -67,7 +67,7 @@ impl Replicas {
             ("AZURE_AUTHORITY_HOST", &self.entra.authority),
             ("ALLOWED_TENANT_IDS", &allowed),
             ("DATABASE_URL", &self.database_url),
-            ("RUST_LOG", "warn,tenant_tasks::server=info,tenant_tasks=info,tower_http=off"),
+            ("RUST_LOG", "warn,tenant_tasks=info,tower_http=off"),
         ])
     }
 
@@ -255,8 +255,7 @@ impl LoadClient {
 async fn compare(records: &[Record], database: &Client) {
     for organisation in [CONTOSO, FABRIKAM] {
         let records: Vec<_> = records.iter().filter(|record| record.organisation == organisation).collect();
-        let begin = format!("BEGIN; SET LOCAL app.tenant = '{}'", organisation.tenant);
-        database.batch_execute(&begin).await.unwrap();
+        database.batch_execute(&begin(organisation)).await.unwrap();
         let rows = database.query("SELECT id, title, completed FROM tasks", &[]).await.unwrap();
         let counters = database.query_one("SELECT task_count, last_task_id FROM tenants", &[]).await.unwrap();
         database.batch_execute("COMMIT").await.unwrap();
@@ -336,12 +335,6 @@ async fn a_database_that_crashes_at_random_moments_loses_nothing_and_gives_no_id
     compare(&records, &connect(&server.url("tasks", "tasks")).await).await;
 }
 
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_request() {
     let database = Database::create().await;
@@ -397,7 +390,7 @@ async fn a_task_that_many_delete_at_once_is_counted_once() {
         assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
     }
     let client = app.database.as_ref().unwrap().connect().await;
-    client.batch_execute(&format!("BEGIN; SET LOCAL app.tenant = '{}'", CONTOSO.tenant)).await.unwrap();
+    client.batch_execute(&begin(CONTOSO)).await.unwrap();
     let counted: i64 = client.query_one("SELECT task_count FROM tenants", &[]).await.unwrap().get(0);
     assert_eq!(counted, 0);
 }

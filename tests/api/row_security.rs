@@ -29,7 +29,7 @@ async fn with_tasks() -> (TestApp, Client) {
 }
 
 async fn begin(client: &Client, organisation: Organisation) {
-    client.batch_execute(&format!("BEGIN; SET LOCAL app.tenant = '{}'", organisation.tenant)).await.unwrap();
+    client.batch_execute(&postgres::begin(organisation)).await.unwrap();
 }
 
 async fn titles(client: &Client) -> Vec<String> {

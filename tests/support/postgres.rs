@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
-use super::proxy::Upstream;
+use super::{people::Organisation, proxy::Upstream};
 
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -94,16 +94,25 @@ impl Database {
 
     /// A connection as the service's role, for statements that the service would never send.
     pub async fn connect(&self) -> Client {
-        let config: Config = self.url().parse().expect("a URL of ours");
-        let (client, connection) = config.connect(NoTls).await.expect("a connection");
-        tokio::spawn(connection);
-        client
+        connect(&self.url()).await
     }
 
     /// Does something as the one who may do anything, in this schema.
     pub async fn execute_as_superuser(&self, sql: &str) {
         server().execute(&format!("SET search_path = {}; {sql}; RESET search_path", self.schema)).await;
     }
+}
+
+/// A connection without TLS.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client
+}
+
+/// What begins a transaction in which only the organisation's rows are there.
+pub fn begin(organisation: Organisation) -> String {
+    format!("BEGIN; SET LOCAL app.tenant = '{}'", organisation.tenant)
 }
 
 /// The role whom `Database::url` connects as.
