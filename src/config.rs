@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     env::{self, VarError},
     fs, io,
+    net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::Path,
 };
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Every variable the service reads.
-pub const VARIABLES: [&str; 20] = [
+pub const VARIABLES: [&str; 21] = [
     "AZURE_API_CLIENT_ID",
     "AZURE_HOME_TENANT_ID",
     "ALLOWED_TENANT_IDS",
@@ -46,6 +47,7 @@ pub const VARIABLES: [&str; 20] = [
     "DATABASE_URL",
     "MAX_DATABASE_CONNECTIONS",
     "METRICS_ADDR",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "DOCS",
     "AZURE_SPA_CLIENT_ID",
     "RUST_LOG",
@@ -69,6 +71,10 @@ pub struct Config {
     pub max_connections: usize,
     /// Where tasks are kept.
     pub store: StoreConfig,
+    /// Where Prometheus may ask for metrics; `None` for nowhere, and none are kept.
+    pub metrics_addr: Option<SocketAddr>,
+    /// The base URL of a collector that traces are sent to (OTLP over HTTP); `None` for no traces.
+    pub otlp_endpoint: Option<Url>,
     /// What the page to try the API on needs; `None` for no page.
     pub docs: Option<Docs>,
     /// Which log lines are written.
@@ -143,34 +149,92 @@ impl Config {
     ///
     /// The first variable that is missing or wrong.
     pub fn parse(variables: &Variables) -> Result<Self, ConfigError> {
+        Self::parse_all(variables).map_err(|mut problems| problems.swap_remove(0))
+    }
+
+    /// Parses the variables, for whoever wants to hear of everything at once.
+    ///
+    /// # Errors
+    ///
+    /// Every variable that is missing or wrong, one at least.
+    pub fn parse_all(variables: &Variables) -> Result<Self, Vec<ConfigError>> {
         let settings = Settings(variables);
-        if settings.value("METRICS_ADDR").is_some() {
-            let problem = "is set, but this version has no metrics yet: leave it empty";
-            return Err(invalid("METRICS_ADDR", problem));
-        }
-        let tokens = TokenPolicy {
-            client_id: settings.client_id()?,
-            authority: settings.authority()?,
-            required_scope: settings.required_scope()?,
-            tenant_rate_limit: settings.whole_number("TENANT_RATE_LIMIT")?,
-        };
-        Ok(Self {
-            access: Access { tenants: settings.tenants()?, revoked_keys: settings.revoked_keys()? },
-            allowed_origins: settings.allowed_origins()?,
-            host: settings.value("HOST").unwrap_or("127.0.0.1").to_owned(),
-            port: settings.port()?,
-            max_connections: settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS)?,
-            store: StoreConfig {
-                database: settings.database()?,
-                max_database_connections: settings.database_connections()?,
-                max_tasks_per_tenant: settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)?,
-            },
-            docs: settings.docs(&tokens)?,
-            log_filter: settings.log_filter()?,
-            log_format: settings.log_format()?,
-            tokens,
+        let mut problems = Problems(Vec::new());
+        let tokens = problems.note(settings.client_id()).zip(problems.note(settings.authority()));
+        let scope = problems.note(settings.required_scope());
+        let rate = problems.note(settings.whole_number("TENANT_RATE_LIMIT"));
+        let access = problems.note(settings.tenants()).zip(problems.note(settings.revoked_keys()));
+        let allowed_origins = problems.note(settings.allowed_origins());
+        let port = problems.note(settings.port());
+        let max_connections = problems.note(settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS));
+        let database = problems.note(settings.database()).zip(problems.note(settings.database_connections()));
+        let max_tasks = problems.note(settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT));
+        let metrics_addr = problems.note(settings.metrics_addr());
+        let otlp_endpoint = problems.note(settings.otlp_endpoint());
+        let docs = problems.note(settings.docs()).zip(problems.note(settings.spa_client_id()));
+        let log = problems.note(settings.log_filter()).zip(problems.note(settings.log_format()));
+        problems.or(move || {
+            let ((client_id, authority), required_scope) = (tokens?, scope?);
+            let ((tenants, revoked_keys), (database, max_database_connections)) = (access?, database?);
+            let ((is_shown, spa_client_id), (log_filter, log_format)) = (docs?, log?);
+            let (page_authority, page_scope) = (authority.clone(), required_scope.clone());
+            let docs = Docs { authority: page_authority, client_id, scope: page_scope, spa_client_id };
+            Some(Self {
+                tokens: TokenPolicy { client_id, authority, required_scope, tenant_rate_limit: rate? },
+                access: Access { tenants, revoked_keys },
+                allowed_origins: allowed_origins?,
+                host: settings.host().to_owned(),
+                port: port?,
+                max_connections: max_connections?,
+                store: StoreConfig { database, max_database_connections, max_tasks_per_tenant: max_tasks? },
+                metrics_addr: metrics_addr?,
+                otlp_endpoint: otlp_endpoint?,
+                docs: is_shown.then_some(docs),
+                log_filter,
+                log_format,
+            })
         })
     }
+}
+
+/// What has been found wrong so far.
+struct Problems(Vec<ConfigError>);
+
+impl Problems {
+    fn note<T>(&mut self, setting: Result<T, ConfigError>) -> Option<T> {
+        setting.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    /// The whole, if nothing is wrong with any part: then every part is there.
+    fn or<T>(self, whole: impl FnOnce() -> Option<T>) -> Result<T, Vec<ConfigError>> {
+        if self.0.is_empty() { Ok(whole().expect("what is missing has been noted")) } else { Err(self.0) }
+    }
+}
+
+/// The tenants whose people may sign in, as far as the settings about tenants go.
+///
+/// # Errors
+///
+/// When one of these is wrong.
+pub fn parse_tenants_setting(variables: &Variables) -> Result<Tenants, ConfigError> {
+    Settings(variables).tenants()
+}
+
+/// The names in the file `.env` of `directory` that are no setting's: misspelt, perhaps.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> {
+    let names = read_file(&directory.join(".env"))?.into_keys();
+    Ok(names.filter(|name| !VARIABLES.contains(&name.as_str())).collect())
+}
+
+/// Whether the environment has this setting, which then wins over the file.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn is_in_environment(variable: &str) -> bool {
+    env::var_os(variable).is_some()
 }
 
 /// One method per setting. An empty value counts as unset, unless the method says otherwise.
@@ -256,6 +320,10 @@ impl Settings<'_> {
         entries(list).enumerate().map(|(index, entry)| parse_origin(index, entry)).collect()
     }
 
+    fn host(&self) -> &str {
+        self.value("HOST").unwrap_or("127.0.0.1")
+    }
+
     fn port(&self) -> Result<u16, ConfigError> {
         let port = self.value("PORT").unwrap_or("8000");
         port.parse().map_err(|_| invalid("PORT", "must be a whole number from 0 to 65535"))
@@ -284,21 +352,37 @@ impl Settings<'_> {
         Ok(number.unwrap_or(DEFAULT_MAX_DATABASE_CONNECTIONS))
     }
 
-    fn docs(&self, tokens: &TokenPolicy) -> Result<Option<Docs>, ConfigError> {
-        const SPA: &str = "AZURE_SPA_CLIENT_ID";
-        let spa_client_id = self.value(SPA).map(parse_guid).transpose();
-        let docs = Docs {
-            authority: tokens.authority.clone(),
-            client_id: tokens.client_id,
-            scope: tokens.required_scope.clone(),
-            spa_client_id: spa_client_id
-                .map_err(|_| invalid(SPA, "must be the GUID of the single-page app's registration"))?,
-        };
+    fn metrics_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        const VARIABLE: &str = "METRICS_ADDR";
+        let address = self.value(VARIABLE).map(str::parse).transpose();
+        address.map_err(|_| invalid(VARIABLE, "must be an address and a port, such as 127.0.0.1:9090"))
+    }
+
+    fn otlp_endpoint(&self) -> Result<Option<Url>, ConfigError> {
+        const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let Some(value) = self.value(VARIABLE) else { return Ok(None) };
+        if !cfg!(feature = "otlp") {
+            return Err(invalid(VARIABLE, "is set, but this binary was built without --features otlp"));
+        }
+        match Url::parse(value) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+            Ok(_) | Err(_) => Err(invalid(VARIABLE, "must be a URL such as http://127.0.0.1:4318")),
+        }
+    }
+
+    /// Whether the description and its page are shown.
+    fn docs(&self) -> Result<bool, ConfigError> {
         match self.value("DOCS").unwrap_or("on") {
-            "on" => Ok(Some(docs)),
-            "off" => Ok(None),
+            "on" => Ok(true),
+            "off" => Ok(false),
             _ => Err(invalid("DOCS", "must be on or off")),
         }
+    }
+
+    fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
+        const VARIABLE: &str = "AZURE_SPA_CLIENT_ID";
+        let spa_client_id = self.value(VARIABLE).map(parse_guid).transpose();
+        spa_client_id.map_err(|_| invalid(VARIABLE, "must be the GUID of the single-page app's registration"))
     }
 
     fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
@@ -359,6 +443,15 @@ fn read_file(path: &Path) -> Result<Variables, ConfigError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Variables::new()),
         Err(error) => return Err(ConfigError::File(error)),
     };
+    parse_file(&text)
+}
+
+/// The variables that the text of an `.env` sets.
+///
+/// # Errors
+///
+/// [`ConfigError::Line`] for the first line that makes no sense.
+pub fn parse_file(text: &str) -> Result<Variables, ConfigError> {
     dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| match error {
         dotenvy::Error::LineParse(line, _) => {
             // It gives the line, maybe with the one after it or without its comment, but not where it is.

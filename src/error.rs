@@ -15,7 +15,6 @@ use axum::{
 };
 use serde::Serialize;
 use thiserror::Error;
-use tracing::Span;
 use utoipa::ToSchema;
 
 use crate::{
@@ -87,6 +86,17 @@ enum Challenge {
     },
 }
 
+/// What the log and the counters are told of a failure: an extension of its answer, of which nothing is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// Why, as one word of a closed set.
+    pub(crate) reason: &'static str,
+    /// What was decided, if it is worth an audit.
+    pub(crate) audit: Option<&'static str>,
+    /// More of it, for our own eyes.
+    pub(crate) cause: Option<String>,
+}
+
 /// Every failure's body.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -115,6 +125,41 @@ impl ApiError {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "timeout",
         }
+    }
+
+    /// The status and the sentence that a caller is told.
+    #[must_use]
+    pub fn told(self) -> (StatusCode, Cow<'static, str>) {
+        let Refusal { status, detail, .. } = self.refusal();
+        (status, detail)
+    }
+
+    fn refused(&self) -> Refused {
+        let cause = match self {
+            Self::Auth(error @ (AuthError::InvalidToken(_) | AuthError::MissingRole { .. })) => {
+                Some(error.to_string())
+            }
+            Self::Store(error @ StoreError::Unavailable(_)) => Some(error.to_string()),
+            Self::Auth(_)
+            | Self::Input(_)
+            | Self::TaskNotFound
+            | Self::Store(StoreError::Full { .. })
+            | Self::NotReady(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::Timeout => None,
+        };
+        let audit = match self {
+            Self::Auth(error) => error.decision(),
+            Self::Input(_)
+            | Self::TaskNotFound
+            | Self::Store(_)
+            | Self::NotReady(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::Timeout => None,
+        };
+        Refused { reason: self.reason(), audit, cause }
     }
 
     fn refusal(self) -> Refusal {
@@ -266,13 +311,11 @@ impl Challenge {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        Span::current().record("reason", self.reason());
-        if let Self::Store(error @ StoreError::Unavailable(_)) = &self {
-            tracing::error!(%error, "the task store failed");
-        }
+        let refused = self.refused();
         let refusal = self.refusal();
         let body = RefusalBody { detail: &refusal.detail, errors: &refusal.errors };
         let mut response = (refusal.status, Json(body)).into_response();
+        response.extensions_mut().insert(refused);
         let headers = response.headers_mut();
         if let Some(challenge) = refusal.challenge.as_ref().and_then(Challenge::to_header) {
             headers.insert(WWW_AUTHENTICATE, challenge);

@@ -11,12 +11,19 @@
 
 pub mod auth;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod env_file;
 pub mod error;
 pub mod ids;
 pub mod logging;
+pub mod metrics;
+pub mod observe;
 pub mod openapi;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod reload;
 pub mod routes;
 pub mod server;
 pub mod tasks;
+pub mod trace_context;

@@ -3,7 +3,15 @@
 //! Tenants and revoked keys are replaced together, between two requests. Settings that make
 //! no sense change nothing, and the log says why.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -19,6 +27,9 @@ use crate::{
 /// the same, so that a file is not read while it is being written.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Who may come in, and with which keys, is worth an audit.
+const AUDIT: &str = "tenant_tasks::audit";
+
 /// Watches for new settings.
 #[derive(Debug)]
 pub struct Reloader {
@@ -26,6 +37,7 @@ pub struct Reloader {
     hangup: Signal,
     /// What the file held when it was last taken over; `None` if there was none.
     applied: Option<Vec<u8>>,
+    is_current: Arc<AtomicBool>,
 }
 
 impl Reloader {
@@ -38,7 +50,14 @@ impl Reloader {
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let applied = fs::read(directory.join(".env")).ok();
-        Ok(Self { directory, hangup, applied })
+        Ok(Self { directory, hangup, applied, is_current: Arc::new(AtomicBool::new(true)) })
+    }
+
+    /// Whether the newest settings are those in force: false while they make no sense.
+    #[must_use]
+    pub fn is_current(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let is_current = Arc::clone(&self.is_current);
+        move || is_current.load(Ordering::Relaxed)
     }
 
     /// Hands new settings to the verifier, for as long as it is polled.
@@ -63,6 +82,7 @@ impl Reloader {
 
     fn reload(&self, verifier: &Verifier) {
         let config = config::read_variables(&self.directory).and_then(|variables| Config::parse(&variables));
+        self.is_current.store(config.is_ok(), Ordering::Relaxed);
         match config {
             Ok(config) => {
                 let old = verifier.access();
@@ -70,36 +90,38 @@ impl Reloader {
                 // Only now, so that who has read the line finds it true.
                 log_changes(&old, &config.access);
             }
-            Err(error) => tracing::error!(%error, "settings not reloaded: the old ones stay in force"),
+            Err(error) => {
+                tracing::error!(target: AUDIT, %error, "settings not reloaded: the old ones stay in force")
+            }
         }
     }
 }
 
 fn log_changes(old: &Access, new: &Access) {
     if old == new {
-        tracing::info!("settings reloaded: tenants and revoked keys are as they were");
+        tracing::info!(target: AUDIT, "settings reloaded: tenants and revoked keys are as they were");
         return;
     }
     match (&old.tenants, &new.tenants) {
         (Tenants::Listed(old), Tenants::Listed(new)) => {
             for tenant in new.difference(old) {
-                tracing::info!(%tenant, "settings reloaded: tenant added");
+                tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant added");
             }
             for tenant in old.difference(new) {
-                tracing::info!(%tenant, "settings reloaded: tenant removed");
+                tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant removed");
             }
         }
         (Tenants::Any { .. } | Tenants::Listed(_), Tenants::Any { .. }) => {
-            tracing::info!("settings reloaded: people of any organisation may sign in");
+            tracing::info!(target: AUDIT, "settings reloaded: people of any organisation may sign in");
         }
         (Tenants::Any { .. }, Tenants::Listed(new)) => {
-            tracing::info!(tenants = new.len(), "settings reloaded: only listed tenants may sign in");
+            tracing::info!(target: AUDIT, tenants = new.len(), "settings reloaded: only listed tenants may sign in");
         }
     }
     for key_id in new.revoked_keys.difference(&old.revoked_keys) {
-        tracing::warn!(?key_id, "settings reloaded: signing key revoked");
+        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key revoked");
     }
     for key_id in old.revoked_keys.difference(&new.revoked_keys) {
-        tracing::warn!(?key_id, "settings reloaded: signing key no longer revoked");
+        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key no longer revoked");
     }
 }

@@ -7,9 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRef, MatchedPath, Request, State},
+    extract::{DefaultBodyLimit, FromRef, Request, State},
     http::{
-        HeaderName, HeaderValue, Method,
+        HeaderValue, Method,
         header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
@@ -17,20 +17,17 @@ use axum::{
     routing::{get, patch},
 };
 use serde::Serialize;
-use tower_http::{
-    cors::{AllowOrigin, CorsLayer},
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
-    trace::{DefaultOnResponse, TraceLayer},
-};
-use tracing::{Level, Span, field::Empty};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::ToSchema;
 
 use crate::{
     auth::{Principal, Verifier},
     error::ApiError,
     ids::{TenantId, UserId},
+    observe::{REQUEST_ID, RequestMetrics, observe},
     openapi::{self, Docs, Refused, StoreRefused},
     tasks::{handlers, input::MAX_BODY_BYTES, store::Tasks},
+    trace_context::{TRACEPARENT, TRACESTATE},
 };
 
 /// How long a request may take from its last header to its answer. A second less than a stop
@@ -39,8 +36,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// How long a browser may remember a preflight answer. Chromium's own limit.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What handlers and extractors draw on.
 #[derive(Clone)]
@@ -51,8 +46,14 @@ pub struct AppState {
     pub tasks: Tasks,
 }
 
-/// The whole service, for single-page apps served from `allowed_origins`, with its description unless `docs` is `None`.
-pub fn router(state: AppState, allowed_origins: &[HeaderValue], docs: Option<&Docs>) -> Router {
+/// The whole service, for single-page apps served from `allowed_origins`, with its description unless `docs` is
+/// `None`, counting requests unless `metrics` is.
+pub fn router(
+    state: AppState,
+    allowed_origins: &[HeaderValue],
+    docs: Option<&Docs>,
+    metrics: Option<RequestMetrics>,
+) -> Router {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -64,27 +65,18 @@ pub fn router(state: AppState, allowed_origins: &[HeaderValue], docs: Option<&Do
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(state);
-    layered(routes, allowed_origins)
+    layered(routes, allowed_origins, metrics)
 }
 
 /// What every request passes, whatever its route; apart from the routes, so that a benchmark can
 /// tell the cost of one from the other's.
-pub fn layered(routes: Router, allowed_origins: &[HeaderValue]) -> Router {
+pub fn layered(routes: Router, allowed_origins: &[HeaderValue], metrics: Option<RequestMetrics>) -> Router {
     routes
         // The first layer is the innermost: a refused preflight is logged too.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(limit_time))
         .layer(cors(allowed_origins))
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(request_span)
-                .on_response(DefaultOnResponse::new().level(Level::INFO))
-                // One line a request: what went wrong is said where it did.
-                .on_failure(()),
-        )
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
-        .layer(middleware::map_request(drop_request_id))
+        .layer(middleware::from_fn_with_state(metrics, observe))
 }
 
 /// Whether the process is alive; says nothing of what it depends on.
@@ -151,27 +143,13 @@ fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
         .allow_origin(AllowOrigin::list(allowed_origins.iter().cloned()))
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, TRACEPARENT, TRACESTATE])
         .expose_headers([WWW_AUTHENTICATE, LINK, RETRY_AFTER, REQUEST_ID])
         .max_age(PREFLIGHT_MAX_AGE)
 }
 
 async fn limit_time(request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_| ApiError::Timeout)
-}
-
-/// A caller's own request id could be anything of any length, and would go to the log.
-async fn drop_request_id(mut request: Request) -> Request {
-    request.headers_mut().remove(REQUEST_ID);
-    request
-}
-
-/// Names the route, not the path or the query: those are the caller's to fill, with a token
-/// if they are careless. `tid` is the tenant a token claims, `reason` why it was refused.
-fn request_span(request: &Request) -> Span {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    tracing::info_span!("request", id, method = %request.method(), route, tid = Empty, reason = Empty)
 }
 
 impl FromRef<AppState> for Arc<Verifier> {

@@ -42,6 +42,17 @@ impl Expectations {
         Self { authority, app_id_uri: format!("api://{client_id}"), client_id: client_id.to_string() }
     }
 
+    /// The audience of this API's tokens, in its longer form.
+    pub(super) fn app_id_uri(&self) -> &str {
+        &self.app_id_uri
+    }
+
+    /// The issuer of a tenant's tokens of this version, and of the other one.
+    pub(super) fn issuers(&self, tenant: TenantId, version: &str) -> (String, String) {
+        let (v1, v2) = (self.authority.v1_issuer(tenant), self.authority.v2_issuer(tenant));
+        if version == "1.0" { (v1, v2) } else { (v2, v1) }
+    }
+
     /// Checks issuer, audience and times, and says when the times hold.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub enum AuthError {
     #[error("the token lacks the scope {0}")]
     MissingScope(String),
     /// A person without any role the route asks for.
-    #[error("none of the required roles")]
+    #[error("none of the required roles {required:?}, but {held:?}")]
     MissingRole {
         /// Any one of these would do.
         required: &'static [Role],
@@ -64,6 +64,24 @@ impl AuthError {
             Self::MissingRole { .. } => "missing_role",
             Self::TooManyRequests => "rate_limited",
             Self::KeysUnavailable { .. } => "keys_unavailable",
+        }
+    }
+
+    /// What was decided, where that is worth an audit: somebody came as far as a tenant, a person or a key.
+    #[must_use]
+    pub fn decision(&self) -> Option<&'static str> {
+        match self {
+            Self::TenantNotAllowed(_) => Some("tenant refused"),
+            Self::AppOnly => Some("app refused"),
+            Self::MissingScope(_) => Some("scope refused"),
+            Self::MissingRole { .. } => Some("role refused"),
+            Self::InvalidToken(InvalidToken::RevokedKey) => Some("revoked key refused"),
+            Self::InvalidToken(InvalidToken::Signature) => Some("signature refused"),
+            Self::InvalidToken(_)
+            | Self::MissingToken
+            | Self::MalformedCredentials
+            | Self::TooManyRequests
+            | Self::KeysUnavailable { .. } => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{error::Error as _, fmt::Write as _, time::Duration};
 
+use futures_util::stream::{self, StreamExt};
 use reqwest::{Client, Response, StatusCode, redirect};
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
@@ -12,6 +13,8 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{
     authority::Authority,
     jwks::{BadDocument, SigningKeys},
+    tenants::Tenants,
+    verifier::TlsUnavailable,
 };
 use crate::ids::TenantId;
 
@@ -33,17 +36,39 @@ pub(super) struct KeySource {
 
 /// Why a fetch brought no keys.
 #[derive(Debug, Error)]
-pub(super) enum FetchError {
+pub enum FetchError {
+    /// Nobody answered, or not in time.
     #[error("{}", with_causes(.0))]
     Http(#[from] reqwest::Error),
+    /// The answer was another than 200.
     #[error("status {0}")]
     Status(StatusCode),
+    /// The fetch had to wait for too long.
     #[error("too many other fetches were under way")]
     NoTurn,
+    /// The answer was larger than any keys document.
     #[error("more than {MAX_BYTES} bytes")]
     TooLarge,
+    /// The answer was no keys document, or one without a usable key.
     #[error("{0}")]
     Document(#[from] BadDocument),
+}
+
+/// Fetches the keys of every expected tenant once, and says of each how many can be used.
+///
+/// # Errors
+///
+/// [`TlsUnavailable`], when the system's certificates cannot be read.
+pub async fn fetch_keys(
+    authority: &Authority,
+    tenants: &Tenants,
+) -> Result<Vec<(TenantId, Result<usize, FetchError>)>, TlsUnavailable> {
+    let source = KeySource::new(authority.clone())?;
+    let fetches = tenants.expected().iter().map(|&tenant| {
+        let fetch = source.fetch(tenant);
+        async move { (tenant, fetch.await.map(|found| found.keys.len())) }
+    });
+    Ok(stream::iter(fetches).buffered(MAX_FETCHES).collect().await)
 }
 
 impl FetchError {

@@ -61,11 +61,14 @@ pub(super) enum RefusedKey {
 
 /// Why a whole document is refused.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub(super) enum BadDocument {
+pub enum BadDocument {
+    /// Not JSON with a list of keys.
     #[error("not a keys document")]
     Malformed,
+    /// More keys than any document of Entra's.
     #[error("more than {MAX_KEYS} keys")]
     TooManyKeys,
+    /// Not one key of it can be used.
     #[error("no usable key")]
     NoUsableKey,
 }

@@ -44,6 +44,11 @@ impl KeySet {
         self.keys.values().any(|held| held.is_trusted(now))
     }
 
+    /// How many keys are still trusted.
+    pub(super) fn usable(&self, now: Duration) -> usize {
+        self.keys.values().filter(|held| held.is_trusted(now)).count()
+    }
+
     /// When a key was last seen, of all the latest; `None` if none is held.
     pub(super) fn last_seen(&self) -> Option<Duration> {
         self.keys.values().map(|held| held.last_seen).max()

@@ -21,6 +21,7 @@ use super::{
     error::{AuthError, InvalidToken},
     fetch::KeySource,
     jwks::{KeyId, SigningKey},
+    key_status::{FetchCounts, FetchTally, KeyStatus},
     tenant_keys::{Admission, Busy, Flight, NoKey, TenantKeys},
     tenants::Tenants,
 };
@@ -55,6 +56,8 @@ pub(super) struct KeyCache {
     refreshes: Arc<Semaphore>,
     stranger_fetches: Arc<Semaphore>,
     stranger_allowance: Mutex<Allowance>,
+    /// Fetches for tenants that are not expected, all together: in open mode anyone can name any tenant.
+    others: Arc<FetchTally>,
 }
 
 /// A signing key, and whose it is.
@@ -76,6 +79,7 @@ impl KeyCache {
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             stranger_fetches: Arc::new(Semaphore::new(MAX_STRANGER_FETCHES)),
             stranger_allowance: Mutex::new(Allowance::new(STRANGER_FETCHES)),
+            others: Arc::default(),
         })
     }
 
@@ -143,6 +147,13 @@ impl KeyCache {
         self.known.iter().any(|keys| keys.is_usable())
     }
 
+    /// What is held of each tenant that is expected, and what was fetched for all others.
+    pub(super) fn status(&self, tenants: &Tenants) -> (Vec<KeyStatus>, FetchCounts) {
+        let expected = tenants.expected().iter();
+        let known = expected.filter_map(|tenant| self.known.get(tenant).map(|keys| keys.status()));
+        (known.collect(), self.others.counts())
+    }
+
     /// The tenant's keys, and what lets a caller fetch them if that is clear beforehand.
     ///
     /// # Errors
@@ -163,9 +174,9 @@ impl KeyCache {
         if let Some(keys) = self.strangers.get(&tenant) {
             return Ok((keys, None));
         }
-        let admission = self.admit_stranger()?;
-        let Ok(keys) =
-            self.strangers.get_or_insert_with(&tenant, || Ok::<_, Infallible>(self.new_keys(tenant)));
+        let admission = self.admit_stranger().inspect_err(|Busy| self.others.suppressed())?;
+        let strangers_keys = || Ok::<_, Infallible>(self.new_keys(tenant, Arc::clone(&self.others)));
+        let Ok(keys) = self.strangers.get_or_insert_with(&tenant, strangers_keys);
         Ok((keys, Some(admission)))
     }
 
@@ -173,11 +184,11 @@ impl KeyCache {
         if let Some(keys) = self.known.get(&tenant) {
             return Arc::clone(&keys);
         }
-        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant)))
+        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant, Arc::default())))
     }
 
-    fn new_keys(&self, tenant: TenantId) -> Arc<TenantKeys> {
-        Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock)))
+    fn new_keys(&self, tenant: TenantId, tally: Arc<FetchTally>) -> Arc<TenantKeys> {
+        Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock), tally))
     }
 
     fn admit_stranger(&self) -> Result<Admission, Busy> {

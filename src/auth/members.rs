@@ -39,6 +39,11 @@ impl Members {
         })
     }
 
+    /// What keeps a text from being such an object, in words; `None` if it is one.
+    pub(super) fn problem(json: &[u8]) -> Option<String> {
+        serde_json::from_slice::<Self>(json).err().map(|error| error.to_string())
+    }
+
     pub(super) fn value(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
@@ -77,8 +82,8 @@ impl<'de> Visitor<'de> for UniqueNames {
         let mut names: Vec<_> = members.iter().map(|(name, _)| fold_case(name)).collect();
         // Not compared each with each: a token has room for thousands of names.
         names.sort_unstable();
-        if names.windows(2).any(|pair| pair.first() == pair.last()) {
-            return Err(A::Error::custom(DUPLICATE));
+        if let Some([twin, _]) = names.array_windows().find(|[one, next]| one == next) {
+            return Err(A::Error::custom(format_args!("{DUPLICATE} {twin:?}")));
         }
         drop(names);
         Ok(Members(members))

@@ -21,13 +21,16 @@
 
 mod allowance;
 mod bearer;
+mod caller;
 mod claims;
 mod error;
 mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod inspection;
 mod jwks;
 mod key_set;
+mod key_status;
 mod members;
 mod rates;
 mod schedule;
@@ -42,8 +45,13 @@ pub mod tenants;
 pub mod verifier;
 
 pub use authority::Authority;
+pub use caller::Caller;
 pub use error::{AuthError, InvalidToken};
+pub use fetch::{FetchError, fetch_keys};
+pub use inspection::Inspection;
 pub use jwks::KeyId;
+pub use key_status::{FetchCounts, KeyStatus};
 pub use principal::{Admin, Editor, Principal, Reader, Role};
 pub use tenants::{Access, Tenants};
+pub use verified::TokenCacheUse;
 pub use verifier::{NotReady, Verifier};

@@ -10,7 +10,7 @@ use axum::{
     http::request::Parts,
 };
 
-use super::{bearer, error::AuthError, token::SignedClaims, verifier::Verifier};
+use super::{bearer, caller::Caller, error::AuthError, token::SignedClaims, verifier::Verifier};
 use crate::ids::{Owner, Reach, TenantId, UserId};
 
 /// Where Entra may have put the person's sign-in name, best first.
@@ -172,9 +172,10 @@ where
     type Rejection = AuthError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
+        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
         let unverified_jwt = bearer::unverified_jwt(&parts.headers)?;
         let verifier = Arc::<Verifier>::from_ref(state);
-        let principal = verifier.verify(unverified_jwt).await?;
+        let principal = verifier.verify(unverified_jwt, &caller).await?;
         verifier.admit(&principal)?;
         Ok(principal)
     }
@@ -182,7 +183,15 @@ where
 
 /// Declares a privilege: a [`Principal`] with at least one of the roles.
 macro_rules! privilege {
-    ($(#[$doc:meta])* $name:ident: $($role:ident),+) => {
+    ($(#[$doc:meta])* $name:ident, $is:ident: $($role:ident),+) => {
+        impl Principal {
+            /// Whether the caller has the privilege of this name.
+            #[must_use]
+            pub fn $is(&self) -> bool {
+                $(self.has(Role::$role))||+
+            }
+        }
+
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name(Principal);
@@ -212,15 +221,15 @@ macro_rules! privilege {
 
 privilege! {
     /// A caller who may see and change everything in their own organisation.
-    Admin: Admin
+    Admin, is_admin: Admin
 }
 
 privilege! {
     /// A caller who may create tasks, and change what is within their reach.
-    Editor: Admin, Editor
+    Editor, is_editor: Admin, Editor
 }
 
 privilege! {
     /// A caller who may see what is within their reach.
-    Reader: Admin, Editor, Reader
+    Reader, is_reader: Admin, Editor, Reader
 }

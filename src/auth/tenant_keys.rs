@@ -15,6 +15,7 @@ use super::{
     fetch::{FetchError, KeySource},
     jwks::{KeyId, RefusedKey, SigningKey, SigningKeys},
     key_set::{Changes, KeySet, TRUST},
+    key_status::{FetchTally, KeyStatus},
     schedule::Schedule,
 };
 use crate::{clock::Clock, ids::TenantId};
@@ -33,6 +34,7 @@ pub(super) struct TenantKeys {
     state: Mutex<State>,
     /// When a token was last verified, in seconds.
     last_used: AtomicU64,
+    tally: Arc<FetchTally>,
 }
 
 struct State {
@@ -72,10 +74,16 @@ pub(super) enum NoKey {
 }
 
 impl TenantKeys {
-    pub(super) fn new(tenant: TenantId, source: Arc<KeySource>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        tenant: TenantId,
+        source: Arc<KeySource>,
+        clock: Arc<dyn Clock>,
+        tally: Arc<FetchTally>,
+    ) -> Self {
         Self {
             tenant,
             source,
+            tally,
             held: ArcSwap::default(),
             state: Mutex::new(State { schedule: Schedule::new(), flight: None, is_absent: false }),
             last_used: AtomicU64::new(clock.monotonic().as_secs()),
@@ -96,6 +104,16 @@ impl TenantKeys {
     /// Whether any key is at hand.
     pub(super) fn is_usable(&self) -> bool {
         self.held.load().is_usable(self.clock.monotonic())
+    }
+
+    pub(super) fn status(&self) -> KeyStatus {
+        let (held, now) = (self.held.load(), self.clock.monotonic());
+        KeyStatus {
+            tenant: self.tenant,
+            usable: held.usable(now),
+            age: held.last_seen().map(|seen| now.saturating_sub(seen)),
+            fetches: self.tally.counts(),
+        }
     }
 
     /// For how long no token has been verified.
@@ -121,9 +139,10 @@ impl TenantKeys {
         }
         let is_usable = self.held.load().is_usable(now);
         if !state.schedule.may_fetch_for_caller(is_usable, now) {
+            self.tally.suppressed();
             return Ok(None);
         }
-        let admission = admit()?;
+        let admission = admit().inspect_err(|Busy| self.tally.suppressed())?;
         state.schedule.fetching_for_caller(is_usable, now);
         Ok(Some(self.start(&mut state, admission)))
     }
@@ -185,9 +204,12 @@ impl TenantKeys {
                 state.schedule.succeeded(now);
                 state.is_absent = false;
                 drop(state);
+                self.tally.succeeded();
+                self.tally.conflicts(changes.conflicting.len());
                 self.log_changes(is_first, &changes, &refused, without_issuer);
             }
             Err(error) => {
+                self.tally.failed();
                 state.schedule.failed(now);
                 // Of a known tenant it is not believed: that would be an outage of its own.
                 state.is_absent = error.is_absent_tenant() && matches!(admission, Admission::Stranger(_));

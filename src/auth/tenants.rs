@@ -44,7 +44,8 @@ impl Tenants {
     }
 
     /// Those whose keys are to be at hand before anyone asks.
-    pub(super) fn expected(&self) -> &BTreeSet<TenantId> {
+    #[must_use]
+    pub fn expected(&self) -> &BTreeSet<TenantId> {
         match self {
             Self::Any { expected } => expected,
             Self::Listed(allowed) => allowed,

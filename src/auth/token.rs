@@ -17,11 +17,11 @@ use super::{
 };
 
 /// The longest token, in bytes. Entra's are 1 to 4 KiB, more with many groups.
-const MAX_BYTES: usize = 16 * 1024;
+pub(super) const MAX_BYTES: usize = 16 * 1024;
 
 /// Header parameters that change what a signature covers or how it is read
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516). Entra sends none of them.
-const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+pub(super) const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
 /// A token of the right shape. Nothing in it is to be believed yet.
 pub(super) struct UnverifiedToken<'a> {

@@ -5,7 +5,10 @@
 //! keys, and whether the key is still trusted. Of a token that fails there is no answer here;
 //! it takes the long way, and gets its refusal on that.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use quick_cache::{Weighter, sync::Cache};
@@ -27,7 +30,22 @@ const EXPECTED: usize = 1000;
 const OVERHEAD: usize = 200;
 
 /// The tokens verified of late.
-pub(super) struct VerifiedTokens(Cache<TokenDigest, Arc<VerifiedToken>, Bytes>);
+pub(super) struct VerifiedTokens {
+    tokens: Cache<TokenDigest, Arc<VerifiedToken>, Bytes>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// How far remembering tokens has helped, since the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TokenCacheUse {
+    /// Tokens that needed no verification.
+    pub hits: u64,
+    /// Tokens that took the long way, good or not.
+    pub misses: u64,
+    /// Tokens remembered at the moment.
+    pub entries: usize,
+}
 
 /// The SHA-256 of a whole token, its signature included: of two tokens that differ anywhere,
 /// only the one that was verified is found.
@@ -48,15 +66,30 @@ struct Bytes;
 
 impl VerifiedTokens {
     pub(super) fn new() -> Self {
-        Self(Cache::with_weighter(EXPECTED, MAX_BYTES, Bytes))
+        let tokens = Cache::with_weighter(EXPECTED, MAX_BYTES, Bytes);
+        Self { tokens, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     pub(super) fn find(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
-        self.0.get(digest)
+        self.tokens.get(digest)
     }
 
     pub(super) fn remember(&self, digest: TokenDigest, token: VerifiedToken) {
-        self.0.insert(digest, Arc::new(token));
+        self.tokens.insert(digest, Arc::new(token));
+    }
+
+    /// Counts a request whose token was known, and still good, or not.
+    pub(super) fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn usage(&self) -> TokenCacheUse {
+        TokenCacheUse {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            entries: self.tokens.len(),
+        }
     }
 }
 

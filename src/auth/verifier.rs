@@ -5,20 +5,21 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{Span, field};
 use uuid::Uuid;
 
 use super::{
     authority::Authority,
+    caller::Caller,
     claims::Expectations,
     error::AuthError,
     fetch::with_causes,
+    key_status::{FetchCounts, KeyStatus},
     keys::KeyCache,
     principal::Principal,
     rates::TenantRates,
     tenants::Access,
     token::UnverifiedToken,
-    verified::{TokenDigest, VerifiedToken, VerifiedTokens},
+    verified::{TokenCacheUse, TokenDigest, VerifiedToken, VerifiedTokens},
 };
 use crate::{clock::Clock, ids::TenantId};
 
@@ -28,12 +29,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// Turns bearer tokens into principals.
 pub struct Verifier {
     access: ArcSwap<Access>,
-    expectations: Expectations,
+    pub(super) expectations: Expectations,
     required_scope: Option<String>,
     keys: KeyCache,
     verified: VerifiedTokens,
     rates: Option<TenantRates>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// What a [`Verifier`] holds tokens against.
@@ -77,19 +78,22 @@ impl Verifier {
         Ok(Self { access, expectations, required_scope, keys, verified, rates, clock })
     }
 
-    /// Proves a token and says who sent it.
+    /// Proves a token and says who sent it; `caller` learns it as far as it goes.
     ///
     /// # Errors
     ///
     /// The first reason to refuse it, in the order of the steps.
-    pub async fn verify(&self, unverified_jwt: &str) -> Result<Principal, AuthError> {
+    pub async fn verify(&self, unverified_jwt: &str, caller: &Caller) -> Result<Principal, AuthError> {
         let digest = TokenDigest::of(unverified_jwt);
         if let Some(principal) = self.recall(&digest) {
+            self.verified.count(true);
+            caller.is(&principal);
             return Ok(principal);
         }
+        self.verified.count(false);
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let unverified_tenant = token.unverified_claims.tenant()?;
-        Span::current().record("tid", field::display(unverified_tenant));
+        caller.claims(unverified_tenant);
         let access = self.access_for(unverified_tenant)?;
         self.expectations.check(&token.unverified_claims, unverified_tenant, self.clock.since_epoch())?;
 
@@ -107,6 +111,7 @@ impl Verifier {
         self.keys.confirm(tenant, found);
         let verified = VerifiedToken { principal: principal.clone(), validity, key_id, key };
         self.verified.remember(digest, verified);
+        caller.is(&principal);
         Ok(principal)
     }
 
@@ -131,11 +136,7 @@ impl Verifier {
         let is_good = token.validity.includes(self.clock.since_epoch())
             && self.access_for(tenant).is_ok_and(|access| access.check_key(&token.key_id).is_ok())
             && self.keys.held(tenant, &token.key_id).is_some_and(|key| Arc::ptr_eq(&key, &token.key));
-        if !is_good {
-            return None;
-        }
-        Span::current().record("tid", field::display(tenant));
-        Some(token.principal.clone())
+        is_good.then(|| token.principal.clone())
     }
 
     /// Who may come in at the moment.
@@ -189,6 +190,16 @@ impl Verifier {
         } else {
             Err(NotReady::NoKeys)
         }
+    }
+
+    /// The keys of each tenant that is expected, and what was fetched for all others together.
+    pub fn key_status(&self) -> (Vec<KeyStatus>, FetchCounts) {
+        self.keys.status(&self.access.load().tenants)
+    }
+
+    /// How far remembering tokens has helped.
+    pub fn token_cache(&self) -> TokenCacheUse {
+        self.verified.usage()
     }
 
     fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {

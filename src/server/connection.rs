@@ -28,12 +28,12 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, LINGER, Limits, Room, Wish};
+use super::{DRAIN_TIMEOUT, FLUSH_TIMEOUT, LINGER, Limits, Place, Room, Wish};
 
 /// How old a connection must be to make room for another while it waits for a request.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     wish: watch::Receiver<Wish>,
     room: Arc<Room>,
     #[expect(dead_code, reason = "a place is held for as long as the connection lasts, and never read")]
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// What a connection is doing, as its requests and its writes tell.
@@ -62,12 +62,7 @@ struct Activity {
 }
 
 impl Connection {
-    pub(super) fn new(
-        limits: Limits,
-        wish: watch::Receiver<Wish>,
-        room: Arc<Room>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(limits: Limits, wish: watch::Receiver<Wish>, room: Arc<Room>, place: Place) -> Self {
         Self { activity: Arc::new(Activity::new()), limits, wish, room, place }
     }
 

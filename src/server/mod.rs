@@ -14,7 +14,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -61,6 +61,39 @@ impl Limits {
     }
 }
 
+/// The connections of a server, counted for whoever watches.
+#[derive(Debug, Default)]
+pub struct Tally {
+    accepted: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Tally {
+    /// How many have been accepted since the start.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many are open now.
+    pub fn open(&self) -> u64 {
+        let closed = self.closed.load(Ordering::Relaxed);
+        self.accepted().saturating_sub(closed)
+    }
+}
+
+/// A place among the connections; given back, and counted as closed, when it is dropped.
+struct Place {
+    #[expect(dead_code, reason = "held for as long as the connection lasts, and never read")]
+    permit: OwnedSemaphorePermit,
+    tally: Arc<Tally>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tally.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// How long clients that keep a connection may still send a request after a stop. Closed at once, it would
 /// fail a request that is on its way; its answer tells them to use another connection.
 const LINGER: Duration = Duration::from_secs(1);
@@ -98,7 +131,13 @@ pub fn connections_for_open_files(wanted: usize) -> usize {
 }
 
 /// Serves `app` within `limits` until `stop` completes, then finishes the requests in flight.
-pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: Limits,
+    tally: Arc<Tally>,
+    stop: impl Future<Output = ()>,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
     let service = TowerToHyperService::new(app);
@@ -106,7 +145,9 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
     let places = Arc::new(Semaphore::new(max_connections));
     let (wishes, wish) = watch::channel(Wish::Serve);
     let room = Arc::new(Room { wanted: AtomicUsize::new(0), at_once: (max_connections / 16).clamp(1, 64) });
-    let serve_one = |stream: TcpStream, place| {
+    let serve_one = |stream: TcpStream, permit| {
+        tally.accepted.fetch_add(1, Ordering::Relaxed);
+        let place = Place { permit, tally: Arc::clone(&tally) };
         // Answers are small and written at once: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
         let connection = Connection::new(limits, wish.clone(), Arc::clone(&room), place);

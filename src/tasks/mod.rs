@@ -8,6 +8,7 @@ pub mod input;
 pub mod memory;
 pub mod postgres;
 pub mod store;
+pub mod timings;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The seam between the handlers and wherever tasks are kept.
 //!
 //! Every function that reads or changes a task takes the tenant, so none can reach across two. A closed enum
-//! rather than a trait object: tasks in memory are then one match and one function call away.
+//! rather than a trait object: tasks in memory are then one match and one function call away. Each is timed here.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -11,12 +11,21 @@ use super::{
     NewTask, Page, Task, TaskUpdate,
     memory::MemoryTasks,
     postgres::{Database, DatabaseError, PostgresTasks},
+    timings::{Timings, timed},
 };
 use crate::ids::{Owner, Reach, TaskId, TenantId};
 
-/// Where the tasks of all tenants are kept; cloning gives another handle to the same tasks.
+/// The tasks of all tenants; cloning gives another handle to the same ones.
 #[derive(Clone, Debug)]
-pub enum Tasks {
+pub struct Tasks {
+    store: Store,
+    timings: Option<Timings>,
+}
+
+/// Where they are kept. What a database is asked is boxed: it needs kilobytes, which a request to memory would
+/// carry along.
+#[derive(Clone, Debug)]
+enum Store {
     /// In this process, and gone with it.
     Memory(Arc<MemoryTasks>),
     /// In a database, which other replicas may use at the same time.
@@ -73,19 +82,30 @@ impl Tasks {
     /// When there is a database that must not be used, or that refuses to be.
     pub async fn open(config: &StoreConfig) -> Result<Self, DatabaseError> {
         let StoreConfig { database, max_database_connections, max_tasks_per_tenant } = config;
-        Ok(match database {
-            None => Self::in_memory(*max_tasks_per_tenant),
-            Some(database) => {
-                let tasks = PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant);
-                Self::Postgres(Arc::new(tasks.await?))
-            }
-        })
+        let Some(database) = database else { return Ok(Self::in_memory(*max_tasks_per_tenant)) };
+        let tasks = PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant).await?;
+        Ok(Self { store: Store::Postgres(Arc::new(tasks)), timings: None })
     }
 
     /// An empty store in memory, for so many tasks of each tenant.
     #[must_use]
     pub fn in_memory(max_per_tenant: usize) -> Self {
-        Self::Memory(Arc::new(MemoryTasks::new(max_per_tenant)))
+        Self { store: Store::Memory(Arc::new(MemoryTasks::new(max_per_tenant))), timings: None }
+    }
+
+    /// The same tasks; from now on it is noted how long they take.
+    #[must_use]
+    pub fn timed(self, timings: Timings) -> Self {
+        Self { timings: Some(timings), ..self }
+    }
+
+    /// How many connections to a database are open, and how many may be; `None` without one.
+    #[must_use]
+    pub fn database_connections(&self) -> Option<(usize, usize)> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Postgres(tasks) => Some(tasks.open_connections()),
+        }
     }
 
     /// Whether the store could do now what it may be asked.
@@ -94,10 +114,13 @@ impl Tasks {
     ///
     /// [`StoreError`] if it could not.
     pub async fn readiness(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Postgres(tasks) => tasks.readiness().await,
-        }
+        let work = async {
+            match &self.store {
+                Store::Memory(_) => Ok(()),
+                Store::Postgres(tasks) => Box::pin(tasks.readiness()).await,
+            }
+        };
+        timed(self.timings.as_ref(), "readiness", work).await
     }
 
     /// The tenant's tasks within `reach`, oldest first.
@@ -106,10 +129,13 @@ impl Tasks {
     ///
     /// [`StoreError`] when the store cannot answer.
     pub async fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Result<Listing, StoreError> {
-        match self {
-            Self::Memory(tasks) => Ok(tasks.list(tenant, reach, page)),
-            Self::Postgres(tasks) => tasks.list(tenant, reach, page).await,
-        }
+        let work = async {
+            match &self.store {
+                Store::Memory(tasks) => Ok(tasks.list(tenant, reach, page)),
+                Store::Postgres(tasks) => Box::pin(tasks.list(tenant, reach, page)).await,
+            }
+        };
+        timed(self.timings.as_ref(), "list", work).await
     }
 
     /// Adds a task under the next id of the owner's tenant.
@@ -118,10 +144,13 @@ impl Tasks {
     ///
     /// [`StoreError::Full`] when the tenant may have no more, or when the store cannot answer.
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
-        match self {
-            Self::Memory(tasks) => tasks.insert(owner, new),
-            Self::Postgres(tasks) => tasks.insert(owner, new).await,
-        }
+        let work = async {
+            match &self.store {
+                Store::Memory(tasks) => tasks.insert(owner, new),
+                Store::Postgres(tasks) => Box::pin(tasks.insert(owner, new)).await,
+            }
+        };
+        timed(self.timings.as_ref(), "insert", work).await
     }
 
     /// Changes a task of the tenant and answers it; `None` when there is none within `reach`.
@@ -136,10 +165,13 @@ impl Tasks {
         id: TaskId,
         update: TaskUpdate,
     ) -> Result<Option<Arc<Task>>, StoreError> {
-        match self {
-            Self::Memory(tasks) => Ok(tasks.update(tenant, reach, id, update)),
-            Self::Postgres(tasks) => tasks.update(tenant, reach, id, update).await,
-        }
+        let work = async {
+            match &self.store {
+                Store::Memory(tasks) => Ok(tasks.update(tenant, reach, id, update)),
+                Store::Postgres(tasks) => Box::pin(tasks.update(tenant, reach, id, update)).await,
+            }
+        };
+        timed(self.timings.as_ref(), "update", work).await
     }
 
     /// Removes a task of the tenant, if it is there.
@@ -148,12 +180,15 @@ impl Tasks {
     ///
     /// [`StoreError`] when the store cannot answer.
     pub async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(tasks) => {
-                tasks.remove(tenant, id);
-                Ok(())
+        let work = async {
+            match &self.store {
+                Store::Memory(tasks) => {
+                    tasks.remove(tenant, id);
+                    Ok(())
+                }
+                Store::Postgres(tasks) => Box::pin(tasks.remove(tenant, id)).await,
             }
-            Self::Postgres(tasks) => tasks.remove(tenant, id).await,
-        }
+        };
+        timed(self.timings.as_ref(), "remove", work).await
     }
 }

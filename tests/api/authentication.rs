@@ -13,11 +13,11 @@ const MALFORMED: &str = "Token is malformed";
 const CLAIM: &str = "Token lacks a required claim or has one of the wrong type";
 
 /// What is done to a good token, and what must come of it.
-type Change = fn(Token) -> Token;
-type Break = fn(Token) -> String;
+pub(crate) type Change = fn(Token) -> Token;
+pub(crate) type Break = fn(Token) -> String;
 
 /// What may differ from a token of Entra's without harm.
-const HARMLESS: [(&str, Change); 9] = [
+pub(crate) const HARMLESS: [(&str, Change); 9] = [
     ("no typ", |token| token.without_header("typ")),
     ("another typ", |token| token.with_header("typ", "at+jwt")),
     ("a key of its own in the header", |token| token.with_header("jwk", SigningKey::third().jwk())),
@@ -30,7 +30,7 @@ const HARMLESS: [(&str, Change); 9] = [
 ];
 
 /// One broken thing at a time: what it is, what the caller is told, how to break it.
-const BROKEN: &[(&str, &str, Break)] = &[
+pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     // The shape.
     ("one segment", MALFORMED, |_| "abc".into()),
     ("two segments", MALFORMED, |token| token.sign().rsplit_once('.').unwrap().0.into()),

@@ -8,7 +8,7 @@ use std::{
 use axum::http::{Method, StatusCode};
 use proptest::{prelude::*, test_runner::TestRunner};
 use tenant_tasks::{
-    auth::{Access, AuthError, InvalidToken, KeyId, Tenants},
+    auth::{Access, AuthError, Caller, InvalidToken, KeyId, Tenants},
     clock::Clock,
 };
 use tokio::task::JoinSet;
@@ -201,7 +201,7 @@ async fn a_thousand_first_requests_at_once_cause_one_fetch() {
     for _ in 0..1000 {
         // Past the sockets: a thousand of them are more than many a laptop lets a process have.
         let (verifier, token) = (Arc::clone(&app.verifier), token.clone());
-        requests.spawn(async move { verifier.verify(&token).await });
+        requests.spawn(async move { verifier.verify(&token, &Caller::default()).await });
     }
     assert!(requests.join_all().await.iter().all(Result::is_ok));
     assert_eq!(app.entra.fetches(CONTOSO), 1);
@@ -314,7 +314,7 @@ async fn no_more_than_64_fetches_are_under_way_at_once() {
     for tenant in tenants {
         let token = app.entra.v1(CONTOSO, ADMIN).with("iss", format!("https://sts.windows.net/{tenant}/"));
         let (verifier, token) = (Arc::clone(&app.verifier), token.with("tid", tenant).unsigned());
-        callers.spawn(async move { verifier.verify(&token).await.unwrap_err() });
+        callers.spawn(async move { verifier.verify(&token, &Caller::default()).await.unwrap_err() });
     }
     let refusals = callers.join_all().await;
     assert!(refusals.iter().all(|refusal| matches!(refusal, AuthError::KeysUnavailable { .. })));
@@ -475,7 +475,7 @@ impl Model {
     async fn ask(&mut self, number: usize, token: &str) {
         let was_usable = !self.has_failed && (0..KEYS).any(|number| self.is_fresh(number));
         let before = self.app.entra.fetches(CONTOSO);
-        let result = self.app.verifier.verify(token).await;
+        let result = self.app.verifier.verify(token, &Caller::default()).await;
         let fetches = self.note_fetches(before);
         assert!(fetches <= 1, "one caller, {fetches} fetches");
         if fetches == 1 && was_usable {

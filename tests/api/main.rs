@@ -7,12 +7,16 @@
 mod support;
 
 mod authentication;
+mod commands;
 mod cors;
 mod docs;
+mod inspect;
 mod isolation;
 mod key_life;
 mod keys;
 mod limits;
+mod logs;
+mod metrics;
 mod open_mode;
 mod operations;
 mod recorded_keys;

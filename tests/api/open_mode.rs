@@ -3,7 +3,7 @@
 use std::{env, fs, ops::Range, process::Command, time::Duration};
 
 use axum::http::StatusCode;
-use tenant_tasks::auth::AuthError;
+use tenant_tasks::auth::{AuthError, Caller};
 
 use crate::support::{
     app::TestApp,
@@ -60,7 +60,7 @@ async fn a_flood_of_strangers_fetches_little_and_pushes_out_no_tenant_with_users
     assert_eq!(app.me(&good).await.status, StatusCode::OK);
     let template = app.entra.v1(CONTOSO, ADMIN);
     for number in 0..5000 {
-        let refused = app.verifier.verify(&strangers_token(&template, number)).await;
+        let refused = app.verifier.verify(&strangers_token(&template, number), &Caller::default()).await;
         assert!(matches!(refused, Err(AuthError::InvalidToken(_) | AuthError::KeysUnavailable { .. })));
     }
     assert_eq!(app.entra.all_fetches(), 1 + 49, "contoso's, and what a burst of strangers may have");
@@ -101,7 +101,9 @@ async fn a_newcomer_who_comes_in_during_a_flood_keeps_their_place() {
         for number in 0..1500 {
             // Time enough for each to be let through, as in a flood that lasts.
             app.clock.step(Duration::from_millis(50));
-            assert!(app.verifier.verify(&strangers_token(&template, number)).await.is_err());
+            assert!(
+                app.verifier.verify(&strangers_token(&template, number), &Caller::default()).await.is_err()
+            );
         }
     };
     let (answer, ()) = tokio::join!(app.me(&newcomer), flood);
@@ -150,7 +152,12 @@ async fn a_hundred_thousand_random_tenants_leave_memory_and_fetches_where_they_w
         let template = app.entra.v1(CONTOSO, ADMIN);
         let flood = async |numbers: Range<usize>| {
             for number in numbers {
-                assert!(app.verifier.verify(&strangers_token(&template, number)).await.is_err());
+                assert!(
+                    app.verifier
+                        .verify(&strangers_token(&template, number), &Caller::default())
+                        .await
+                        .is_err()
+                );
             }
         };
         flood(0..20_000).await;

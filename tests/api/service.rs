@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The binary, running in a folder of its own, with nothing in its environment but settings.
 pub(crate) struct Service {
     pub(crate) address: String,
+    /// Where its metrics are, if anywhere.
+    pub(crate) metrics_address: Option<String>,
     process: Child,
     lines: mpsc::Receiver<String>,
     directory: tempfile::TempDir,
@@ -74,9 +76,16 @@ impl Service {
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut service = Self { address: String::new(), process, lines, directory };
-        let line: Value = serde_json::from_str(&service.wait_for_line("listening")).unwrap();
-        line["fields"]["address"].as_str().unwrap().clone_into(&mut service.address);
+        let mut service = Self { address: String::new(), metrics_address: None, process, lines, directory };
+        while service.address.is_empty() {
+            let line: Value = serde_json::from_str(&service.wait_for_line("address")).unwrap();
+            let address = line["address"].as_str().unwrap().to_owned();
+            if line["message"] == "metrics" {
+                service.metrics_address = Some(address);
+            } else {
+                service.address = address;
+            }
+        }
         service
     }
 
@@ -93,6 +102,19 @@ impl Service {
     /// Gives `.env` another content, at one stroke.
     pub(crate) fn rewrite_file(&self, file: &str) {
         write_file(self.directory.path(), file);
+    }
+
+    /// What `.env` holds now.
+    pub(crate) fn file(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join(".env")).unwrap()
+    }
+
+    /// Runs another command of the binary in its folder, and gives what that says.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
+        let output = command.args(arguments).current_dir(&self.directory).env_clear().output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

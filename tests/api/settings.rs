@@ -54,7 +54,8 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null"),
         ("DATABASE_URL", "postgres://user:s3cret@db/tasks?sslrootcert=system&sslmode=require"),
         ("MAX_DATABASE_CONNECTIONS", "0"),
-        ("METRICS_ADDR", "127.0.0.1:9090"),
+        ("METRICS_ADDR", "localhost"),
+        ("METRICS_ADDR", "127.0.0.1"),
         ("DOCS", "no"),
         ("AZURE_SPA_CLIENT_ID", "tenant-tasks-spa"),
     ] {

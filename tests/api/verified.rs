@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use axum::http::StatusCode;
-use tenant_tasks::auth::{Access, AuthError, InvalidToken, KeyId, Tenants};
+use tenant_tasks::auth::{Access, AuthError, Caller, InvalidToken, KeyId, Tenants};
 
 use crate::{
     open_mode::resident,
@@ -37,7 +37,7 @@ async fn a_token_that_differs_in_one_byte_is_not_the_one_that_was_verified() {
         let mut bytes = token.clone().into_bytes();
         bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
         let other = String::from_utf8(bytes).unwrap();
-        assert!(app.verifier.verify(&other).await.is_err(), "byte {index}");
+        assert!(app.verifier.verify(&other, &Caller::default()).await.is_err(), "byte {index}");
     }
     assert_eq!(app.me(&token).await.status, StatusCode::OK);
 }
@@ -106,8 +106,8 @@ async fn another_key_under_the_same_key_id_does_not_vouch_for_it() {
     app.verifier.replace_access(access(&[CONTOSO.tenant], HashSet::new()));
     // Waits for the impostor's document: from here on its key is the one at hand.
     let theirs = app.entra.v1(CONTOSO, ADMIN).signed_by(impostor).sign();
-    app.verifier.verify(&theirs).await.unwrap();
-    let error = app.verifier.verify(&token).await.unwrap_err();
+    app.verifier.verify(&theirs, &Caller::default()).await.unwrap();
+    let error = app.verifier.verify(&token, &Caller::default()).await.unwrap_err();
     assert_eq!(error, AuthError::InvalidToken(InvalidToken::Signature));
 }
 
@@ -130,13 +130,13 @@ async fn more_tokens_than_are_remembered_take_no_more_memory_and_all_stay_good()
         app.entra.v1(CONTOSO, ADMIN).with("roles", roles.clone()).with("uti", format!("{number}")).sign()
     };
     let first = token(0);
-    app.verifier.verify(&first).await.unwrap();
+    app.verifier.verify(&first, &Caller::default()).await.unwrap();
     let before = resident();
     for number in 1..=TOKENS {
-        app.verifier.verify(&token(number)).await.unwrap();
+        app.verifier.verify(&token(number), &Caller::default()).await.unwrap();
     }
     let grown = resident().saturating_sub(before);
     println!("{TOKENS} tokens with 7 KB of roles each: {grown} KiB more memory");
     assert!(grown < 48 * 1024, "{grown} KiB");
-    app.verifier.verify(&first).await.unwrap();
+    app.verifier.verify(&first, &Caller::default()).await.unwrap();
 }

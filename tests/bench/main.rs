@@ -42,7 +42,8 @@ use tenant_tasks::{
     clock::SystemClock,
     config::{Config, Variables},
     ids::{Owner, Reach},
-    logging, routes, server,
+    logging::Log,
+    routes, server,
     tasks::{NewTask, Page, Title, body::list_response, store::Tasks},
 };
 use tokio::net::TcpListener;
@@ -104,7 +105,12 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         ("ALLOWED_TENANT_IDS".to_owned(), CONTOSO.tenant.to_owned()),
     ]);
     let config = Config::parse(&settings)?;
-    logging::start(config.log_filter, config.log_format);
+    let _log = Log::start(
+        config.log_filter,
+        config.log_format,
+        #[cfg(feature = "otlp")]
+        None,
+    );
     fs::write(directory.join("ready.json.tmp"), ready.to_string())?;
     fs::rename(directory.join("ready.json.tmp"), directory.join("ready.json"))?;
     let limits = server::Limits::new(config.max_connections);
@@ -113,10 +119,16 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             .route("/health", get(async || "healthy"))
             .route("/api/tasks", check.post(create))
             .with_state(Tasks::in_memory(usize::MAX));
-        routes::layered(routes, &config.allowed_origins)
+        routes::layered(routes, &config.allowed_origins, None)
     };
-    tokio::spawn(server::serve(rsa_floor, routes(get(list_if_signed)), limits, std::future::pending()));
-    server::serve(floor, routes(get(list)), limits, stop).await;
+    tokio::spawn(server::serve(
+        rsa_floor,
+        routes(get(list_if_signed)),
+        limits,
+        Arc::default(),
+        std::future::pending(),
+    ));
+    server::serve(floor, routes(get(list)), limits, Arc::default(), stop).await;
     Ok(())
 }
 

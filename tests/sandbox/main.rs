@@ -17,7 +17,7 @@ use tenant_tasks::{
     auth::Verifier,
     clock::SystemClock,
     config::{Config, Variables},
-    logging,
+    logging::Log,
     routes::{self, AppState},
     server,
     tasks::store::Tasks,
@@ -42,15 +42,20 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let listener = listen("PORT", "8000").await?;
 
     let config = Config::parse(&settings(&entra))?;
-    logging::start(config.log_filter, config.log_format);
+    let _log = Log::start(
+        config.log_filter,
+        config.log_format,
+        #[cfg(feature = "otlp")]
+        None,
+    );
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
     let state = AppState { verifier: Arc::clone(&verifier), tasks };
-    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref());
+    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref(), None);
 
     println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
-    server::serve(listener, app, server::Limits::new(config.max_connections), stop).await;
+    server::serve(listener, app, server::Limits::new(config.max_connections), Arc::default(), stop).await;
     Ok(())
 }
 

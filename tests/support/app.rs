@@ -8,15 +8,20 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::{
+    Router,
+    http::{HeaderMap, Method, StatusCode},
+};
 use serde_json::{Value, json};
 use tenant_tasks::{
     auth::Verifier,
     clock::Clock,
     config::{Config, Variables},
+    metrics::{self, Watched},
+    observe::RequestMetrics,
     routes::{self, AppState},
-    server,
-    tasks::store::Tasks,
+    server::{self, Tally},
+    tasks::{store::Tasks, timings::Timings},
 };
 use tokio::net::TcpListener;
 
@@ -35,6 +40,8 @@ pub struct TestApp {
     pub verifier: Arc<Verifier>,
     /// Where its tasks are, if not in memory.
     pub database: Option<Database>,
+    /// What Prometheus is answered.
+    pub metrics: Router,
     client: reqwest::Client,
 }
 
@@ -78,16 +85,28 @@ impl TestApp {
         let config = Config::parse(&settings).expect("good settings");
         let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
         let verifier = Arc::new(verifier);
-        let tasks = Tasks::open(&config.store).await.expect("a store");
-        let state = AppState { verifier: Arc::clone(&verifier), tasks };
-        let app = routes::router(state, &config.allowed_origins, config.docs.as_ref());
+        let (requests, timings) = (RequestMetrics::default(), Timings::default());
+        let tasks = Tasks::open(&config.store).await.expect("a store").timed(timings.clone());
+        let state = AppState { verifier: Arc::clone(&verifier), tasks: tasks.clone() };
+        let docs = config.docs.as_ref();
+        let app = routes::router(state, &config.allowed_origins, docs, Some(requests.clone()));
         let mut limits = server::Limits::new(config.max_connections);
         change(&mut limits);
         let listener = listen().await;
         let address = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(server::serve(listener, app, limits, std::future::pending()));
+        let connections = Arc::new(Tally::default());
+        let watched = Watched {
+            verifier: Arc::clone(&verifier),
+            tasks,
+            connections: Arc::clone(&connections),
+            max_connections: limits.max_connections,
+            dropped_log_lines: Box::new(|| 0),
+            are_settings_current: Box::new(|| true),
+        };
+        let metrics = metrics::router(&requests, &timings, watched);
+        tokio::spawn(server::serve(listener, app, limits, connections, std::future::pending()));
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, entra, clock, verifier, database, client }
+        Self { address, entra, clock, verifier, database, metrics, client }
     }
 
     /// A request as `curl` would send it; `body` goes as JSON.

@@ -77,6 +77,17 @@ const FULL: &str = "tenants_task_count_within_max";
 /// How long what a probe found is told to others.
 const PROBE_MAX_AGE: Duration = Duration::from_secs(1);
 
+impl Database {
+    /// Whether the service could keep tasks here, without changing anything; how many steps its tables are behind.
+    ///
+    /// # Errors
+    ///
+    /// What would keep the service from starting, or the store from being available.
+    pub async fn inspect(&self) -> Result<usize, DatabaseError> {
+        schema::inspect(self).await
+    }
+}
+
 /// The tasks of all tenants, in a database.
 pub struct PostgresTasks {
     connections: Connections,
@@ -111,6 +122,11 @@ impl PostgresTasks {
             max_per_tenant: i64::try_from(max_per_tenant).unwrap_or(i64::MAX),
             probe: Mutex::default(),
         })
+    }
+
+    /// How many connections are open, and how many may be.
+    pub(super) fn open_connections(&self) -> (usize, usize) {
+        self.connections.open()
     }
 
     /// Whether the database answers. It is asked once a second at most, so that nobody can keep it busy.

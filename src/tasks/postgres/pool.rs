@@ -144,6 +144,12 @@ impl Connections {
         answer
     }
 
+    /// How many there are, and how many there may be.
+    pub(super) fn open(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.max_size)
+    }
+
     fn share_of(&self, tenant: TenantId) -> Ref<'_, TenantId, Arc<Share>> {
         if let Some(share) = self.shares.get(&tenant) {
             return share;

@@ -31,16 +31,36 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 ///
 /// [`DatabaseError::Unusable`] if it does not bind the role, and whatever the database refuses.
 pub(super) async fn prepare(database: &Database) -> Result<(), DatabaseError> {
+    let client = connect(database).await?;
+    if in_time(CONNECT_TIMEOUT, applied(&client)).await? < STEPS.len() {
+        migrate(&client).await?;
+    }
+    in_time(CONNECT_TIMEOUT, check_row_security(&client)).await
+}
+
+/// What [`prepare`] would find, without changing anything; how many steps it would have to apply.
+///
+/// # Errors
+///
+/// As [`prepare`].
+pub(super) async fn inspect(database: &Database) -> Result<usize, DatabaseError> {
+    let client = connect(database).await?;
+    let applied = in_time(CONNECT_TIMEOUT, applied(&client)).await?;
+    if applied > 0 {
+        in_time(CONNECT_TIMEOUT, check_row_security(&client)).await?;
+    }
+    Ok(STEPS.len().saturating_sub(applied))
+}
+
+/// Connects, as a role that is not above row security.
+async fn connect(database: &Database) -> Result<Client, DatabaseError> {
     let connecting = database.config.connect(MakeRustlsConnect::new(database.tls.clone()));
     let connecting = Box::pin(async { connecting.await.map_err(DatabaseError::from) });
     let (client, connection) = in_time(CONNECT_TIMEOUT, connecting).await?;
     // Ends with the client. What goes wrong with the connection, the client is told too.
     tokio::spawn(connection);
     in_time(CONNECT_TIMEOUT, refuse_boundless_role(&client)).await?;
-    if in_time(CONNECT_TIMEOUT, applied(&client)).await? < STEPS.len() {
-        migrate(&client).await?;
-    }
-    in_time(CONNECT_TIMEOUT, check_row_security(&client)).await
+    Ok(client)
 }
 
 /// Tries until it is done.

@@ -1,0 +1,109 @@
+//! `tenants`: who may sign in, said and changed in `.env`, and the running service told of it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use super::{Error, running::Running};
+use crate::{
+    auth::Tenants,
+    config::{self, Config},
+    env_file::EnvFile,
+    ids::TenantId,
+};
+
+const VARIABLE: &str = "ALLOWED_TENANT_IDS";
+
+pub(super) fn list(directory: &Path) -> Result<bool, Error> {
+    let tenants = config::parse_tenants_setting(&config::read_variables(directory)?)?;
+    if tenants.is_open() {
+        eprintln!("ALLOW_ANY_TENANT=true: people of any organisation may sign in; these are expected:");
+    }
+    for tenant in tenants.expected() {
+        println!("{tenant}");
+    }
+    Ok(true)
+}
+
+pub(super) fn add(directory: &Path, tenants: &[TenantId]) -> Result<bool, Error> {
+    change(directory, |allowed| {
+        for &tenant in tenants {
+            if allowed.insert(tenant) {
+                println!("{tenant}: added");
+            } else {
+                println!("{tenant}: already on the list");
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn remove(directory: &Path, tenants: &[TenantId]) -> Result<bool, Error> {
+    change(directory, |allowed| {
+        for tenant in tenants {
+            if !allowed.remove(tenant) {
+                // Said to have been kept out, somebody misspelt would still come in.
+                return Err(format!("{tenant} is not on the list; nothing was changed").into());
+            }
+        }
+        if allowed.is_empty() {
+            return Err("nobody would be left who may sign in; nothing was changed".into());
+        }
+        for tenant in tenants {
+            println!("{tenant}: removed");
+        }
+        Ok(())
+    })
+}
+
+fn change(
+    directory: &Path,
+    change: impl FnOnce(&mut BTreeSet<TenantId>) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    if config::is_in_environment(VARIABLE) {
+        return Err(
+            format!("{VARIABLE} is set in the environment, which wins over .env: change it there").into()
+        );
+    }
+    let file = EnvFile::open(directory)?;
+    let old = match config::parse_tenants_setting(&config::read_variables(directory)?)? {
+        Tenants::Listed(old) => old,
+        Tenants::Any { .. } => {
+            let problem = "ALLOW_ANY_TENANT=true lets people of any organisation in, whatever the list says; \
+                           nothing was changed";
+            return Err(problem.into());
+        }
+    };
+    let mut new = old.clone();
+    change(&mut new)?;
+    if new == old {
+        return Ok(true);
+    }
+    file.set_tenants(&old, &new)?;
+    Ok(tell(directory))
+}
+
+/// Whether every service that runs here will know.
+fn tell(directory: &Path) -> bool {
+    let parsed = config::read_variables(directory).and_then(|variables| Config::parse(&variables));
+    if let Err(problem) = parsed {
+        eprintln!("the service would not take .env over, because of something else: {problem}");
+    }
+    let services = Running::in_directory(directory);
+    if services.is_empty() {
+        println!(".env is written; no service was found running in this folder, one started here will know");
+    }
+    let mut do_all_know = true;
+    for service in services {
+        let pid = service.pid();
+        if service.has_in_environment(VARIABLE) {
+            do_all_know = false;
+            eprintln!(
+                "process {pid} was started with {VARIABLE} in its environment, which wins: start it anew"
+            );
+        } else if service.reload() {
+            println!(".env is written; told the service that runs here, process {pid}");
+        } else {
+            println!(".env is written; the service, process {pid}, will notice within two seconds");
+        }
+    }
+    do_all_know
+}
