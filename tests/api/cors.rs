@@ -11,7 +11,7 @@ async fn preflight(app: &TestApp, origin: &str, method: &str) -> Answer {
         .request(Method::OPTIONS, "/api/tasks/1")
         .header("origin", origin)
         .header("access-control-request-method", method)
-        .header("access-control-request-headers", "authorization,content-type");
+        .header("access-control-request-headers", "authorization,content-type,traceparent,tracestate");
     answer(request).await
 }
 
@@ -27,7 +27,7 @@ async fn a_preflight_from_the_app_is_granted_and_may_be_cached() {
         let methods = answer.header("access-control-allow-methods").unwrap();
         assert!(methods.split(',').any(|allowed| allowed == method), "{methods}");
         let headers = answer.header("access-control-allow-headers").unwrap();
-        assert_eq!(headers, "authorization,content-type");
+        assert_eq!(headers, "authorization,content-type,traceparent,tracestate");
         assert!(answer.header("vary").unwrap().contains("origin"));
     }
 }

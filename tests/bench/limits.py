@@ -236,6 +236,7 @@ class Service:
         self.tokens = ready["tokens"]
         self.port = free_port()
         self.wait = wait
+        self.log = subprocess.DEVNULL
         self.settings = {
             "AZURE_API_CLIENT_ID": ready["client_id"],
             "AZURE_AUTHORITY_HOST": ready["entra"],
@@ -249,7 +250,7 @@ class Service:
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             [BINARY], cwd=self.folder.name, env=self.settings, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self.log,
         )
         try:
             if self.wait:
