@@ -50,10 +50,11 @@ impl Log {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
         };
-        let subscriber = registry().with(layer.with_filter(filter));
+        // A filter of the layer's own costs something for each line; only beside a second layer is it needed.
+        #[cfg(not(feature = "otlp"))]
+        registry().with(filter).with(layer).init();
         #[cfg(feature = "otlp")]
-        let subscriber = subscriber.with(exporter.map(crate::otlp::Exporter::layer));
-        subscriber.init();
+        registry().with(layer.with_filter(filter)).with(exporter.map(crate::otlp::Exporter::layer)).init();
         Self { lines, _writer: writer }
     }
 
