@@ -232,7 +232,6 @@ pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> 
 
 /// Whether the environment has this setting, which then wins over the file.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn is_in_environment(variable: &str) -> bool {
     env::var_os(variable).is_some()
 }

@@ -54,7 +54,6 @@ impl Reloader {
     }
 
     /// Whether the newest settings are those in force: false while they make no sense.
-    #[must_use]
     pub fn is_current(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let is_current = Arc::clone(&self.is_current);
         move || is_current.load(Ordering::Relaxed)
@@ -91,7 +90,7 @@ impl Reloader {
                 log_changes(&old, &config.access);
             }
             Err(error) => {
-                tracing::error!(target: AUDIT, %error, "settings not reloaded: the old ones stay in force")
+                tracing::error!(target: AUDIT, %error, "settings not reloaded: the old ones stay in force");
             }
         }
     }

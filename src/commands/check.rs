@@ -50,7 +50,7 @@ async fn check_database(database: &Database) -> bool {
     match database.inspect().await {
         Ok(0) => println!("ok        database"),
         Ok(steps) => {
-            println!("ok        database; the next start brings its tables forward by {steps} steps")
+            println!("ok        database; the next start brings its tables forward by {steps} steps");
         }
         Err(problem) => {
             println!("WRONG     database: {problem}");

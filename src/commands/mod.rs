@@ -49,13 +49,13 @@ enum Command {
 
 #[derive(Clone, Debug, Subcommand)]
 enum TenantsCommand {
-    /// Let people of these organisations in: adds to ALLOWED_TENANT_IDS in .env
+    /// Let people of these organisations in: adds to the list in .env
     Add {
         /// Tenant ids: GUIDs
         #[arg(required = true, value_name = "TENANT_ID")]
         tenants: Vec<TenantId>,
     },
-    /// Keep people of these organisations out: takes from ALLOWED_TENANT_IDS in .env
+    /// Keep people of these organisations out: takes from the list in .env
     Remove {
         /// Tenant ids: GUIDs
         #[arg(required = true, value_name = "TENANT_ID")]

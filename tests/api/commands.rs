@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Runs the binary: what it says to standard output and to standard error, and its exit code.
-fn run(
+pub(crate) fn run(
     arguments: &[&str],
     file: Option<&str>,
     settings: &[(&str, &str)],

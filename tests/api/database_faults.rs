@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{
-    app::{Answer, TestApp},
-    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
-    postgres::{self, Database},
-    proxy::{Proxy, Weather},
+use crate::{
+    commands::run,
+    support::{
+        app::{Answer, TestApp},
+        people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM},
+        postgres::{self, Database},
+        proxy::{Proxy, Weather},
+    },
 };
 
 /// How long service may take to resume by itself.
@@ -26,6 +29,31 @@ async fn start(weather: Weather) -> (TestApp, Proxy, Database) {
     // Whoever asks whether it is ready must have its keys.
     assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
     (app, proxy, database)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
+    let (app, proxy, database) = start(Weather::Fair).await;
+    let fresh = Database::create().await;
+    let check = |url: String| {
+        let settings = [
+            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+            ("AZURE_AUTHORITY_HOST", &*app.entra.authority),
+            ("ALLOWED_TENANT_IDS", CONTOSO.tenant),
+            ("DATABASE_URL", &*url),
+        ];
+        let (said, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+        (said.lines().last().unwrap_or_default().to_owned(), code)
+    };
+    assert_eq!(check(database.url()), ("ok        database".to_owned(), Some(0)));
+    for _ in 0..2 {
+        let behind = "ok        database; the next start brings its tables forward by 1 steps";
+        assert_eq!(check(fresh.url()), (behind.to_owned(), Some(0)), "it makes no tables");
+    }
+    proxy.turn(Weather::Down);
+    let (said, code) = check(database.url_through(proxy.port));
+    assert!(said.starts_with("WRONG     database: the database cannot be reached"), "{said}");
+    assert_eq!(code, Some(1));
 }
 
 async fn ready(app: &TestApp) -> Answer {

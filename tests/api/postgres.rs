@@ -6,6 +6,7 @@
 mod support;
 
 mod authentication;
+mod commands;
 mod cors;
 mod database_faults;
 mod database_tls;
@@ -14,6 +15,7 @@ mod isolation;
 mod key_life;
 mod keys;
 mod limits;
+mod metrics;
 mod open_mode;
 mod operations;
 mod recorded_keys;
