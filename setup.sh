@@ -323,7 +323,7 @@ Another organisation joins like this:
   1. Its administrator opens this address and accepts, which adds both apps to their tenant:
      $AUTHORITY/organizations/adminconsent?client_id=$SPA_ID
      The page it ends on need not load; its address ends in tenant=, followed by their tenant id.
-  2. Add that tenant id to ALLOWED_TENANT_IDS in $ENV_FILE, after a comma. A running service notices.
+  2. Let its people in: cargo run --release -- tenants add TENANT_ID. A running service notices.
   3. Their administrator gives people a role: Entra admin centre, Enterprise applications, $API_NAME,
      Users and groups. Your own assignments do not carry over.
 
