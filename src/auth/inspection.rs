@@ -50,7 +50,12 @@ impl Verifier {
         let read = Read { header: members(), claims: members() };
         let now = self.clock.since_epoch();
         let why = outcome.as_ref().err().map(|error| self.why(error, unverified_jwt, &read, now));
-        Inspection { outcome, why, unverified_claims: read.summary() }
+        let unverified_claims = read.summary().into_iter().map(|(name, value)| (name, printable(&value)));
+        Inspection {
+            outcome,
+            why: why.as_deref().map(printable),
+            unverified_claims: unverified_claims.collect(),
+        }
     }
 
     fn why(&self, error: &AuthError, unverified_jwt: &str, read: &Read, now: Duration) -> String {
@@ -226,10 +231,7 @@ impl Read {
         ];
         let claims = claims.into_iter().filter_map(|(title, name)| {
             let value = self.claim(name)?;
-            Some((
-                title,
-                value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string()),
-            ))
+            Some((title, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         });
         let times = [("issued", "iat"), ("valid from", "nbf"), ("expires", "exp")];
         let times = times.into_iter().filter_map(|(title, name)| Some((title, at(self.time(name)?))));
@@ -273,6 +275,16 @@ fn what_is_no_base64url(name: &str, segment: &str) -> String {
         None => "a length or last character that base64url does not have: it is cut off".to_owned(),
     };
     format!("Its {name} has {what}.")
+}
+
+/// Without what a terminal would obey: the text may be anybody's.
+fn printable(text: &str) -> String {
+    let shown = |character: char| {
+        let is_obeyed =
+            character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if is_obeyed { character.escape_unicode().to_string() } else { character.to_string() }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// "is missing", or what it is.

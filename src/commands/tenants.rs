@@ -25,14 +25,11 @@ pub(super) fn list(directory: &Path) -> Result<bool, Error> {
 
 pub(super) fn add(directory: &Path, tenants: &[TenantId]) -> Result<bool, Error> {
     change(directory, |allowed| {
-        for &tenant in tenants {
-            if allowed.insert(tenant) {
-                println!("{tenant}: added");
-            } else {
-                println!("{tenant}: already on the list");
-            }
-        }
-        Ok(())
+        let outcome = |&tenant| {
+            let outcome = if allowed.insert(tenant) { "added" } else { "already on the list" };
+            format!("{tenant}: {outcome}")
+        };
+        Ok(tenants.iter().map(outcome).collect())
     })
 }
 
@@ -47,16 +44,14 @@ pub(super) fn remove(directory: &Path, tenants: &[TenantId]) -> Result<bool, Err
         if allowed.is_empty() {
             return Err("nobody would be left who may sign in; nothing was changed".into());
         }
-        for tenant in tenants {
-            println!("{tenant}: removed");
-        }
-        Ok(())
+        Ok(tenants.iter().map(|tenant| format!("{tenant}: removed")).collect())
     })
 }
 
+/// Changes the list in `.env`, and says what has come of it once it has.
 fn change(
     directory: &Path,
-    change: impl FnOnce(&mut BTreeSet<TenantId>) -> Result<(), Error>,
+    change: impl FnOnce(&mut BTreeSet<TenantId>) -> Result<Vec<String>, Error>,
 ) -> Result<bool, Error> {
     if config::is_in_environment(VARIABLE) {
         return Err(
@@ -73,12 +68,12 @@ fn change(
         }
     };
     let mut new = old.clone();
-    change(&mut new)?;
-    if new == old {
-        return Ok(true);
+    let outcomes = change(&mut new)?;
+    if new != old {
+        file.set_tenants(&old, &new)?;
     }
-    file.set_tenants(&old, &new)?;
-    Ok(tell(directory))
+    println!("{}", outcomes.join("\n"));
+    Ok(new == old || tell(directory))
 }
 
 /// Whether every service that runs here will know.

@@ -202,6 +202,26 @@ async fn tenant_scope_role_app_and_revoked_key_are_named_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_in_a_token_is_obeyed_by_the_terminal_it_is_shown_on() {
+    let entra = entra().await;
+    let evil = "\u{1b}]0;title\u{7}\u{9b}31m\u{202e}x";
+    for token in [
+        entra.v1(CONTOSO, ADMIN).with("name", evil),
+        entra.v1(CONTOSO, ADMIN).with("roles", json!([evil])),
+        entra.v1(CONTOSO, ADMIN).with("aud", evil),
+        entra.v1(CONTOSO, ADMIN).with("scp", json!([evil])),
+        entra.v1(CONTOSO, ADMIN).with(evil, 1).with(&evil.to_uppercase(), 1),
+    ] {
+        let (said, _) = inspect(&entra, &[], &token.sign());
+        let is_obeyed =
+            |character: char| character != '\n' && (character.is_control() || character == '\u{202e}');
+        assert!(!said.contains(is_obeyed), "{said:?}");
+    }
+    let (said, _) = inspect(&entra, &[], &format!("a.{evil}.c"));
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_keys_or_without_a_token_it_says_so() {
     let entra = entra().await;
     entra.behave(CONTOSO, crate::support::entra::Behaviour::Fail(500));
