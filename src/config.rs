@@ -126,6 +126,44 @@ pub type Variables = HashMap<String, String>;
 /// When `.env` or a variable cannot be read.
 pub fn read_variables(directory: &Path) -> Result<Variables, ConfigError> {
     let mut variables = read_file(&directory.join(".env"))?;
+    variables.extend(read_environment()?);
+    Ok(variables)
+}
+
+/// What a process would read that has this environment, `NAME=value` by `NAME=value`.
+///
+/// # Errors
+///
+/// When `.env` cannot be read.
+pub fn read_variables_with<'a>(
+    directory: &Path,
+    environment: impl Iterator<Item = &'a str>,
+) -> Result<Variables, ConfigError> {
+    let mut variables = read_file(&directory.join(".env"))?;
+    let entries = environment.filter_map(|entry| entry.split_once('='));
+    let settings = entries.filter(|(name, _)| VARIABLES.contains(name));
+    variables.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    Ok(variables)
+}
+
+/// Where the service listens, whatever else may be wrong with the settings: one that runs goes on with its old ones.
+///
+/// # Errors
+///
+/// When the port is none.
+pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
+    let variables = read_variables(directory).or_else(|_| read_environment())?;
+    let settings = Settings(&variables);
+    Ok((settings.host().to_owned(), settings.port()?))
+}
+
+/// The settings in the environment.
+///
+/// # Errors
+///
+/// When one is not UTF-8.
+pub fn read_environment() -> Result<Variables, ConfigError> {
+    let mut variables = Variables::new();
     for variable in VARIABLES {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
         match env::var(variable) {

@@ -1,6 +1,6 @@
 //! The list of tenants in `.env`, changed where it stands, and nothing else of the file.
 //!
-//! The new file takes the old one's place at one stroke, with its owner and its permissions, so a service that
+//! The new file takes the old one's place at one stroke, with its owner and its permissions (but no access control lists), so a service that
 //! reads it meanwhile sees either. What is written is read back first: unless it says exactly what it should, and
 //! every other setting says what it said, nothing is written.
 
@@ -42,6 +42,9 @@ pub enum EnvFileError {
     /// It cannot be read or written.
     #[error(".env cannot be changed: {0}")]
     Io(#[from] io::Error),
+    /// Somebody has written it meanwhile.
+    #[error(".env was changed by someone else at the same time; nothing was changed, try again")]
+    Changed,
     /// It makes no sense as it is.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -59,16 +62,15 @@ impl EnvFile {
     ///
     /// When there is none, or it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, EnvFileError> {
-        // The folder is locked, not the file: that is replaced.
-        let lock = File::open(directory)?;
-        lock.lock()?;
-        let path = directory.join(".env");
         let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => EnvFileError::Missing,
             _ => error.into(),
         };
         // A link stays a link.
-        let path = path.canonicalize().map_err(missing)?;
+        let path = directory.join(".env").canonicalize().map_err(missing)?;
+        // The folder it is in is locked, not the file: that is replaced.
+        let lock = File::open(folder_of(&path))?;
+        lock.lock()?;
         let text = fs::read_to_string(&path)?;
         Ok(Self { path, text, _lock: lock })
     }
@@ -83,60 +85,81 @@ impl EnvFile {
         old: &BTreeSet<TenantId>,
         new: &BTreeSet<TenantId>,
     ) -> Result<(), EnvFileError> {
-        self.replace(&edited(&self.text, old, new)?)?;
-        Ok(())
+        self.replace(&edited(&self.text, old, new)?)
     }
 
-    fn replace(&self, text: &str) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
+    /// What it sets.
+    ///
+    /// # Errors
+    ///
+    /// When a line makes no sense.
+    pub fn variables(&self) -> Result<Variables, ConfigError> {
+        config::parse_file(&self.text)
+    }
+
+    fn replace(&self, text: &str) -> Result<(), EnvFileError> {
+        let folder = folder_of(&self.path);
         let old = fs::metadata(&self.path)?;
         let mut file = Builder::new().prefix(".env.").tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
-        file.as_file().set_permissions(old.permissions())?;
         let new = file.as_file().metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             // Else the service could not read what an administrator has changed.
             fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
         }
+        // Only then, so that no other group reads it for a moment.
+        file.as_file().set_permissions(old.permissions())?;
         file.as_file().sync_all()?;
+        if fs::read_to_string(&self.path)? != self.text {
+            return Err(EnvFileError::Changed);
+        }
         file.persist(&self.path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
+        File::open(folder)?.sync_all()?;
+        Ok(())
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// The text with the list changed.
 fn edited(text: &str, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> Result<String, EnvFileError> {
     let before = config::parse_file(text)?;
-    let joined =
-        |tenants: &BTreeSet<TenantId>| tenants.iter().map(TenantId::to_string).collect::<Vec<_>>().join(",");
-    let Some((number, place)) = find_list(text) else {
-        let line_break = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        return Ok(format!("{text}{line_break}{VARIABLE}={}\n", joined(new)));
+    let (number, edited) = match find_list(text) {
+        Some((number, place)) => (number, with_list(text, &place, old, new)),
+        None => (text.lines().count() + 1, with_new_line(text, new)),
     };
-    let too_clever = || EnvFileError::TooClever(number);
-    let (start, rest) = text.split_at_checked(place.start).ok_or_else(too_clever)?;
-    let (list, rest) = rest.split_at_checked(place.len()).ok_or_else(too_clever)?;
+    let after = config::parse_file(&edited).map_err(|_| EnvFileError::TooClever(number))?;
+    let (says, others) = split(after);
+    let entries = says.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let says: Option<BTreeSet<TenantId>> = entries.map(|entry| entry.parse().ok()).collect();
+    if says.as_ref() == Some(new) && others == split(before).1 {
+        Ok(edited)
+    } else {
+        Err(EnvFileError::TooClever(number))
+    }
+}
 
+fn with_new_line(text: &str, new: &BTreeSet<TenantId>) -> String {
+    let line_break = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let list: Vec<_> = new.iter().map(TenantId::to_string).collect();
+    format!("{text}{line_break}{VARIABLE}={}\n", list.join(","))
+}
+
+fn with_list(text: &str, place: &Range<usize>, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> String {
+    let part = |range| text.get(range).unwrap_or_default();
     let is_removed = |entry: &str| {
         entry.trim().parse().is_ok_and(|tenant| old.contains(&tenant) && !new.contains(&tenant))
     };
-    let kept: Vec<_> = list.split(',').filter(|entry| !is_removed(entry)).collect();
+    let kept: Vec<_> = part(place.start..place.end).split(',').filter(|entry| !is_removed(entry)).collect();
     let mut list = kept.join(",");
     for tenant in new.difference(old) {
         let is_first = list.trim().is_empty() || list.trim_end().ends_with(',');
         let comma = if is_first { "" } else { "," };
         list = format!("{}{comma}{tenant}", list.trim_end());
     }
-    let edited = format!("{start}{list}{rest}");
-    let after = config::parse_file(&edited).map_err(|_| too_clever())?;
-    let (says, others) = split(after);
-    let says: Option<BTreeSet<TenantId>> = says
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| entry.parse().ok())
-        .collect();
-    if says.as_ref() == Some(new) && others == split(before).1 { Ok(edited) } else { Err(too_clever()) }
+    format!("{}{list}{}", part(0..place.start), part(place.end..text.len()))
 }
 
 fn split(mut variables: Variables) -> (String, Variables) {

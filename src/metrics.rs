@@ -43,7 +43,7 @@ pub fn router(requests: &RequestMetrics, store: &Timings, watched: Watched) -> R
     registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     registry.register(
         "http_request_duration_seconds",
-        "Time from the head of a request to the head of its answer; status 499: the client went away before",
+        "Time from the head of a request to the head of its answer; status 499: the connection ended before",
         requests.seconds.clone(),
     );
     registry.register("refusals", "Requests refused, by reason", requests.refusals.clone());
@@ -130,7 +130,7 @@ impl Watched {
         let of_tenant = |of: fn(FetchCounts) -> u64| {
             counts().map(move |(tenant, counts)| (TenantLabel { tenant }, of(counts)))
         };
-        let help = "Requests with an unknown key id that started no fetch, because the allowance was spent";
+        let help = "Requests whose key is not at hand that started no fetch: allowance, back-off or too many at once";
         counters(encoder, "key_fetches_suppressed", help, of_tenant(|counts| counts.suppressed))?;
         let help = "Published keys refused because another is held under their id";
         counters(encoder, "key_conflicts", help, of_tenant(|counts| counts.conflicts))

@@ -4,7 +4,7 @@
 //! are careless. Every value of a metric's label comes from a closed set, so that whatever strangers send, the
 //! number of time series stays what it is.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -25,8 +25,12 @@ use crate::{auth::Caller, error::Refused, trace_context};
 /// This request in the log; an answer's header.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// For a request whose client went away before its answer: nginx's number for it, which nobody is ever sent.
+/// For a request that ended without an answer, because its client or the whole connection went away: nginx's number
+/// for it, which nobody is ever sent.
 const CLIENT_GONE: u16 = 499;
+
+/// For one whose handler panicked: the client sees the connection close.
+const PANICKED: u16 = 500;
 
 /// Upper bounds of the buckets of a request's time, in seconds.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -69,7 +73,7 @@ impl RequestMetrics {
     }
 }
 
-/// The outermost layer: whatever becomes of a request, it is seen here.
+/// The outermost layer: whatever becomes of a request whose head could be read, it is seen here.
 pub(crate) async fn observe(
     State(metrics): State<Option<RequestMetrics>>,
     mut request: Request,
@@ -100,7 +104,7 @@ pub(crate) async fn observe(
     response
 }
 
-/// A request that has no answer yet. Dropped like that, its client has gone.
+/// A request that has no answer yet. Dropped like that, it will get none.
 struct Seen {
     id: Uuid,
     route: &'static str,
@@ -155,16 +159,16 @@ impl Seen {
 
     /// Its one line. It has no span around it: whatever is known of the request is in the line.
     fn log(&self, status: u16, refused: Option<&Refused>, duration: Duration) {
-        let principal = self.caller.principal();
+        let proven = self.caller.proven();
         // Of a caller who is proven, it is the same.
-        let unverified_tenant = self.caller.unverified_tenant().filter(|_| principal.is_none());
+        let unverified_tenant = self.caller.unverified_tenant().filter(|_| proven.is_none());
         // As texts: to format them through `Display` takes longer than all the rest of the line.
         let (mut id, mut tenant, mut user) =
             (Uuid::encode_buffer(), Uuid::encode_buffer(), Uuid::encode_buffer());
         let mut claimed = Uuid::encode_buffer();
         let id = &*self.id.hyphenated().encode_lower(&mut id);
-        let tenant = principal.map(|principal| text(principal.tenant(), &mut tenant));
-        let user = principal.map(|principal| text(principal.owner().user, &mut user));
+        let tenant = proven.map(|owner| text(owner.tenant, &mut tenant));
+        let user = proven.map(|owner| text(owner.user, &mut user));
         let unverified_tenant = unverified_tenant.map(|claims| text(claims, &mut claimed));
         macro_rules! line {
             ($target:literal, $level:expr, $message:expr) => {
@@ -202,7 +206,8 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.record(CLIENT_GONE, None);
+            let status = if thread::panicking() { PANICKED } else { CLIENT_GONE };
+            self.record(status, None);
         }
     }
 }

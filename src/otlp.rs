@@ -17,6 +17,8 @@ use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
+use crate::trace_context::{self, TRACEPARENT, TRACESTATE};
+
 /// Sends finished spans to a collector, in batches, from a thread of its own.
 #[derive(Debug)]
 pub struct Exporter(SdkTracerProvider);
@@ -58,9 +60,19 @@ impl Exporter {
     }
 }
 
-/// Makes the span part of the trace that the request says it belongs to.
+/// The longest `tracestate` that is passed on, in bytes: what the specification asks everybody to pass on.
+/// <https://www.w3.org/TR/trace-context/#tracestate-limits>
+const MAX_TRACESTATE: usize = 512;
+
+/// Makes the span part of the trace that the request says it belongs to, if what it says is well-formed.
 pub(crate) fn continue_trace(span: &Span, headers: &HeaderMap) {
-    let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+    if trace_context::trace_id(headers).is_none() {
+        return;
+    }
+    let state = headers.get(TRACESTATE).filter(|state| state.len() <= MAX_TRACESTATE);
+    let known = [(TRACEPARENT, headers.get(TRACEPARENT)), (TRACESTATE, state)];
+    let headers = known.into_iter().filter_map(|(name, value)| Some((name, value?.clone()))).collect();
+    let context = TraceContextPropagator::new().extract(&HeaderExtractor(&headers));
     // Without a layer that makes traces there is nothing to be part of.
     let _ = span.set_parent(context);
 }

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::principal::Principal;
-use crate::ids::TenantId;
+use crate::ids::{Owner, TenantId};
 
 /// Who sent a request: a request extension that the extractors fill in and the request's log line reads.
 /// It decides nothing.
@@ -13,7 +12,7 @@ pub struct Caller(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     unverified_tenant: OnceLock<TenantId>,
-    principal: OnceLock<Principal>,
+    proven: OnceLock<Owner>,
 }
 
 impl Caller {
@@ -23,10 +22,10 @@ impl Caller {
         self.0.unverified_tenant.get().copied()
     }
 
-    /// The caller, once proven.
+    /// Tenant and user, once a signature has proven them; whether they may come in is another question.
     #[must_use]
-    pub fn principal(&self) -> Option<&Principal> {
-        self.0.principal.get()
+    pub fn proven(&self) -> Option<Owner> {
+        self.0.proven.get().copied()
     }
 
     pub(super) fn claims(&self, unverified_tenant: TenantId) {
@@ -34,7 +33,7 @@ impl Caller {
         let _ = self.0.unverified_tenant.set(unverified_tenant);
     }
 
-    pub(super) fn is(&self, principal: &Principal) {
-        let _ = self.0.principal.set(principal.clone());
+    pub(super) fn proves(&self, owner: Owner) {
+        let _ = self.0.proven.set(owner);
     }
 }

@@ -34,9 +34,8 @@ pub struct Inspection {
     pub unverified_claims: Vec<(&'static str, String)>,
 }
 
-/// What can be read of a token.
-#[derive(Default)]
-struct Read {
+/// What can be read of a token, whoever made it.
+struct Unverified {
     header: Option<Members>,
     claims: Option<Members>,
 }
@@ -47,10 +46,11 @@ impl Verifier {
         let outcome = self.verify(unverified_jwt, &Caller::default()).await;
         let mut segments = unverified_jwt.split('.');
         let mut members = || segments.next().and_then(decode).and_then(|json| Members::parse(&json).ok());
-        let read = Read { header: members(), claims: members() };
+        let unverified = Unverified { header: members(), claims: members() };
         let now = self.clock.since_epoch();
-        let why = outcome.as_ref().err().map(|error| self.why(error, unverified_jwt, &read, now));
-        let unverified_claims = read.summary().into_iter().map(|(name, value)| (name, printable(&value)));
+        let why = outcome.as_ref().err().map(|error| self.why(error, unverified_jwt, &unverified, now));
+        let unverified_claims =
+            unverified.summary().into_iter().map(|(name, value)| (name, printable(&value)));
         Inspection {
             outcome,
             why: why.as_deref().map(printable),
@@ -58,15 +58,15 @@ impl Verifier {
         }
     }
 
-    fn why(&self, error: &AuthError, unverified_jwt: &str, read: &Read, now: Duration) -> String {
+    fn why(&self, error: &AuthError, unverified_jwt: &str, unverified: &Unverified, now: Duration) -> String {
         match error {
             AuthError::MissingToken | AuthError::MalformedCredentials => "There is no token.".to_owned(),
-            AuthError::InvalidToken(invalid) => self.why_invalid(*invalid, unverified_jwt, read, now),
+            AuthError::InvalidToken(invalid) => self.why_invalid(*invalid, unverified_jwt, unverified, now),
             AuthError::TenantNotAllowed(tenant) => format!(
                 "Its tenant (tid), {tenant}, is not in ALLOWED_TENANT_IDS. \
                  `tenant-tasks tenants add {tenant}` lets its people in."
             ),
-            AuthError::AppOnly if read.claim("idtyp").and_then(Value::as_str) == Some("app") => {
+            AuthError::AppOnly if unverified.claim("idtyp").and_then(Value::as_str) == Some("app") => {
                 "Its idtyp is \"app\": an app asked for it on its own, without a person.".to_owned()
             }
             AuthError::AppOnly => {
@@ -74,7 +74,7 @@ impl Verifier {
                                    which is for the app that signed the person in."
                     .to_owned()
             }
-            AuthError::MissingScope(scope) => match read.claim("scp") {
+            AuthError::MissingScope(scope) => match unverified.claim("scp") {
                 Some(scopes) => format!(
                     "Its scopes (scp) are {scopes}, without {scope}: the app must ask for {}/{scope}.",
                     self.expectations.app_id_uri()
@@ -90,37 +90,50 @@ impl Verifier {
                 "Its organisation has sent too many requests this second.".to_owned()
             }
             AuthError::KeysUnavailable { .. } => {
-                "The signing keys of its tenant cannot be fetched now, so its \
-                                                  signature could not be checked; all that comes before is \
-                                                  well. `tenant-tasks check` says what is in the way."
-                    .to_owned()
+                let tenant = unverified.claim("tid").and_then(Value::as_str).and_then(|tid| tid.parse().ok());
+                let is_checked =
+                    tenant.is_some_and(|tenant| self.access().tenants.expected().contains(&tenant));
+                let advice = if is_checked { " `tenant-tasks check` says what is in the way." } else { "" };
+                format!(
+                    "The signing keys of its tenant cannot be fetched now, so its signature could not be checked; \
+                     all that comes before is well.{advice}"
+                )
             }
         }
     }
 
-    fn why_invalid(&self, invalid: InvalidToken, jwt: &str, read: &Read, now: Duration) -> String {
+    fn why_invalid(
+        &self,
+        invalid: InvalidToken,
+        jwt: &str,
+        unverified: &Unverified,
+        now: Duration,
+    ) -> String {
         match invalid {
             InvalidToken::TooLong => {
                 format!("It is {} bytes long, and at most {MAX_BYTES} are taken.", jwt.len())
             }
             InvalidToken::Malformed | InvalidToken::DuplicateMember => what_is_malformed(jwt),
             InvalidToken::Algorithm => {
-                format!("Its algorithm (alg) {}; only \"RS256\" is taken.", is(read.parameter("alg")))
+                format!("Its algorithm (alg) {}; only \"RS256\" is taken.", is(unverified.parameter("alg")))
             }
             InvalidToken::UnsupportedHeader => {
-                let names = UNSUPPORTED.into_iter().filter(|name| read.parameter(name).is_some());
+                let names = UNSUPPORTED.into_iter().filter(|name| unverified.parameter(name).is_some());
                 let names: Vec<_> = names.collect();
                 format!("Its header has {}, which this service does not support.", names.join(", "))
             }
             InvalidToken::KeyId => {
-                format!("Its key id (kid) {}; it must have 1 to 128 characters.", is(read.parameter("kid")))
+                format!(
+                    "Its key id (kid) {}; it must have 1 to 128 characters.",
+                    is(unverified.parameter("kid"))
+                )
             }
             InvalidToken::MissingTenant | InvalidToken::MalformedTenant => {
-                format!("Its tenant (tid) {}; it must be a GUID with hyphens.", is(read.claim("tid")))
+                format!("Its tenant (tid) {}; it must be a GUID with hyphens.", is(unverified.claim("tid")))
             }
-            InvalidToken::Issuer => self.why_issuer(read),
-            InvalidToken::Audience => self.why_audience(read),
-            InvalidToken::Expired => match read.time("exp") {
+            InvalidToken::Issuer => self.why_issuer(unverified),
+            InvalidToken::Audience => self.why_audience(unverified),
+            InvalidToken::Expired => match unverified.time("exp") {
                 Some(expired) => format!(
                     "It expired (exp) {} ago, at {}: whoever sends it must get a new one.",
                     between(expired, now),
@@ -129,10 +142,9 @@ impl Verifier {
                 None => "It has expired (exp).".to_owned(),
             },
             InvalidToken::NotYetValid => {
-                let times = ["nbf", "iat"].map(|name| (name, read.time(name)));
-                let late =
-                    times.into_iter().find_map(|(name, time)| Some((name, time.filter(|&t| t > now)?)));
-                match late {
+                let times = ["nbf", "iat"].map(|name| (name, unverified.time(name)));
+                let times = times.into_iter().filter_map(|(name, time)| Some((name, time?)));
+                match times.rev().max_by_key(|(_, time)| *time) {
                     Some((name, time)) => format!(
                         "It is valid only from {} on ({name}), in {}: is this machine's clock right?",
                         at(time),
@@ -142,7 +154,7 @@ impl Verifier {
                 }
             }
             InvalidToken::Claim("ver") => {
-                format!("Its version (ver) {}; it must be \"1.0\" or \"2.0\".", is(read.claim("ver")))
+                format!("Its version (ver) {}; it must be \"1.0\" or \"2.0\".", is(unverified.claim("ver")))
             }
             InvalidToken::Claim(name) => {
                 let wanted = match name {
@@ -151,31 +163,31 @@ impl Verifier {
                     "roles" => "it must be a list of texts, or not there at all",
                     _ => "it must be a text",
                 };
-                format!("Its {name} {}; {wanted}.", is(read.claim(name)))
+                format!("Its {name} {}; {wanted}.", is(unverified.claim(name)))
             }
             InvalidToken::UnknownKey => format!(
                 "Its key id (kid) {}, and its tenant publishes no signing key of that id: another tenant's, \
                  another cloud's, or no token of Entra's.",
-                is(read.parameter("kid"))
+                is(unverified.parameter("kid"))
             ),
             InvalidToken::RevokedKey => {
-                format!("Its key id (kid) {}, and REVOKED_KEY_IDS lists it.", is(read.parameter("kid")))
+                format!("Its key id (kid) {}, and REVOKED_KEY_IDS lists it.", is(unverified.parameter("kid")))
             }
             InvalidToken::Signature => format!(
                 "Its signature is not one that the tenant's key {} made of these very bytes: it was altered, or \
                  signed with another key.",
-                read.parameter("kid").unwrap_or(&Value::Null)
+                unverified.parameter("kid").unwrap_or(&Value::Null)
             ),
         }
     }
 
-    fn why_issuer(&self, read: &Read) -> String {
-        let tenant = read.claim("tid").and_then(Value::as_str).and_then(|tid| tid.parse().ok());
-        let (Some(tenant), Some(version)) = (tenant, read.claim("ver").and_then(Value::as_str)) else {
-            return format!("Its issuer (iss) {}.", is(read.claim("iss")));
+    fn why_issuer(&self, unverified: &Unverified) -> String {
+        let tenant = unverified.claim("tid").and_then(Value::as_str).and_then(|tid| tid.parse().ok());
+        let (Some(tenant), Some(version)) = (tenant, unverified.claim("ver").and_then(Value::as_str)) else {
+            return format!("Its issuer (iss) {}.", is(unverified.claim("iss")));
         };
         let (this, other) = self.expectations.issuers(tenant, version);
-        let issuer = read.claim("iss");
+        let issuer = unverified.claim("iss");
         let hint = match issuer.and_then(Value::as_str) {
             Some(issuer) if issuer == other => " That is the issuer of the other version than its ver says.",
             Some(issuer)
@@ -190,8 +202,8 @@ impl Verifier {
         format!("Its issuer (iss) {}; of its tenant and version it would be \"{this}\".{hint}", is(issuer))
     }
 
-    fn why_audience(&self, read: &Read) -> String {
-        let audience = read.claim("aud");
+    fn why_audience(&self, unverified: &Unverified) -> String {
+        let audience = unverified.claim("aud");
         let uri = self.expectations.app_id_uri();
         let is_graphs = audience.and_then(Value::as_str).is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
         let hint = if is_graphs {
@@ -203,7 +215,7 @@ impl Verifier {
     }
 }
 
-impl Read {
+impl Unverified {
     fn parameter(&self, name: &str) -> Option<&Value> {
         self.header.as_ref()?.value(name)
     }

@@ -1,7 +1,10 @@
 //! What is held of whose keys, and what was fetched for it: for whoever watches, it decides nothing.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,8 @@ pub struct FetchCounts {
     pub succeeded: u64,
     /// Fetches that brought none.
     pub failed: u64,
-    /// Requests with a key id not at hand that started no fetch, because the allowance was spent.
+    /// Requests with a key id not at hand that started no fetch: the allowance was spent, a failed fetch was not long
+    /// enough ago, or too many others were under way.
     pub suppressed: u64,
     /// Published keys that were refused because another is held under their id.
     pub conflicts: u64,
@@ -33,9 +37,17 @@ pub struct KeyStatus {
     pub fetches: FetchCounts,
 }
 
-/// The counters behind [`FetchCounts`].
+/// The counters behind [`FetchCounts`]: a tenant's own.
 #[derive(Debug, Default)]
 pub(super) struct FetchTally {
+    counters: Counters,
+    /// Where the tenants that nobody expects are counted together, this one among them until it is expected.
+    others: Option<Arc<Counters>>,
+    is_expected: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
     succeeded: AtomicU64,
     failed: AtomicU64,
     suppressed: AtomicU64,
@@ -43,20 +55,46 @@ pub(super) struct FetchTally {
 }
 
 impl FetchTally {
-    pub(super) fn succeeded(&self) {
-        self.succeeded.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn of_stranger(others: Arc<Counters>) -> Self {
+        Self { others: Some(others), ..Self::default() }
+    }
+
+    /// Its tenant is expected now: it no longer counts among the others.
+    pub(super) fn expect(&self) {
+        self.is_expected.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn succeeded(&self, conflicts: usize) {
+        self.count(|counters| &counters.succeeded, 1);
+        self.count(|counters| &counters.conflicts, u64::try_from(conflicts).unwrap_or(u64::MAX));
     }
 
     pub(super) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.count(|counters| &counters.failed, 1);
     }
 
     pub(super) fn suppressed(&self) {
-        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        self.count(|counters| &counters.suppressed, 1);
     }
 
-    pub(super) fn conflicts(&self, count: usize) {
-        self.conflicts.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(super) fn counts(&self) -> FetchCounts {
+        self.counters.counts()
+    }
+
+    fn count(&self, which: impl Fn(&Counters) -> &AtomicU64, by: u64) {
+        which(&self.counters).fetch_add(by, Ordering::Relaxed);
+        if let Some(others) = &self.others
+            && !self.is_expected.load(Ordering::Relaxed)
+        {
+            which(others).fetch_add(by, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Counters {
+    /// A fetch for a tenant that is not even remembered was not started.
+    pub(super) fn suppressed(&self) {
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> FetchCounts {

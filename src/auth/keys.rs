@@ -21,7 +21,7 @@ use super::{
     error::{AuthError, InvalidToken},
     fetch::KeySource,
     jwks::{KeyId, SigningKey},
-    key_status::{FetchCounts, FetchTally, KeyStatus},
+    key_status::{Counters, FetchCounts, FetchTally, KeyStatus},
     tenant_keys::{Admission, Busy, Flight, NoKey, TenantKeys},
     tenants::Tenants,
 };
@@ -57,7 +57,7 @@ pub(super) struct KeyCache {
     stranger_fetches: Arc<Semaphore>,
     stranger_allowance: Mutex<Allowance>,
     /// Fetches for tenants that are not expected, all together: in open mode anyone can name any tenant.
-    others: Arc<FetchTally>,
+    others: Arc<Counters>,
 }
 
 /// A signing key, and whose it is.
@@ -135,7 +135,7 @@ impl KeyCache {
             expected.contains(tenant) || (tenants.is_open() && keys.idle() < KNOWN_FOR)
         });
         for &tenant in expected {
-            self.known_keys(tenant);
+            self.known_keys(tenant).expect();
         }
         let admit =
             || Arc::clone(&self.refreshes).try_acquire_owned().map(Admission::Refresh).map_err(|_| Busy);
@@ -175,7 +175,8 @@ impl KeyCache {
             return Ok((keys, None));
         }
         let admission = self.admit_stranger().inspect_err(|Busy| self.others.suppressed())?;
-        let strangers_keys = || Ok::<_, Infallible>(self.new_keys(tenant, Arc::clone(&self.others)));
+        let strangers_keys =
+            || Ok::<_, Infallible>(self.new_keys(tenant, FetchTally::of_stranger(Arc::clone(&self.others))));
         let Ok(keys) = self.strangers.get_or_insert_with(&tenant, strangers_keys);
         Ok((keys, Some(admission)))
     }
@@ -184,10 +185,10 @@ impl KeyCache {
         if let Some(keys) = self.known.get(&tenant) {
             return Arc::clone(&keys);
         }
-        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant, Arc::default())))
+        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant, FetchTally::default())))
     }
 
-    fn new_keys(&self, tenant: TenantId, tally: Arc<FetchTally>) -> Arc<TenantKeys> {
+    fn new_keys(&self, tenant: TenantId, tally: FetchTally) -> Arc<TenantKeys> {
         Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock), tally))
     }
 

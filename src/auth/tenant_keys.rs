@@ -34,7 +34,7 @@ pub(super) struct TenantKeys {
     state: Mutex<State>,
     /// When a token was last verified, in seconds.
     last_used: AtomicU64,
-    tally: Arc<FetchTally>,
+    tally: FetchTally,
 }
 
 struct State {
@@ -78,7 +78,7 @@ impl TenantKeys {
         tenant: TenantId,
         source: Arc<KeySource>,
         clock: Arc<dyn Clock>,
-        tally: Arc<FetchTally>,
+        tally: FetchTally,
     ) -> Self {
         Self {
             tenant,
@@ -104,6 +104,11 @@ impl TenantKeys {
     /// Whether any key is at hand.
     pub(super) fn is_usable(&self) -> bool {
         self.held.load().is_usable(self.clock.monotonic())
+    }
+
+    /// The operator expects people of this tenant.
+    pub(super) fn expect(&self) {
+        self.tally.expect();
     }
 
     pub(super) fn status(&self) -> KeyStatus {
@@ -204,8 +209,7 @@ impl TenantKeys {
                 state.schedule.succeeded(now);
                 state.is_absent = false;
                 drop(state);
-                self.tally.succeeded();
-                self.tally.conflicts(changes.conflicting.len());
+                self.tally.succeeded(changes.conflicting.len());
                 self.log_changes(is_first, &changes, &refused, without_issuer);
             }
             Err(error) => {

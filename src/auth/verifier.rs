@@ -21,7 +21,10 @@ use super::{
     token::UnverifiedToken,
     verified::{TokenCacheUse, TokenDigest, VerifiedToken, VerifiedTokens},
 };
-use crate::{clock::Clock, ids::TenantId};
+use crate::{
+    clock::Clock,
+    ids::{Owner, TenantId},
+};
 
 /// How often it is looked whether a fetch of keys is due. Well below the shortest back-off.
 const TICK: Duration = Duration::from_millis(500);
@@ -87,7 +90,7 @@ impl Verifier {
         let digest = TokenDigest::of(unverified_jwt);
         if let Some(principal) = self.recall(&digest) {
             self.verified.count(true);
-            caller.is(&principal);
+            caller.proves(principal.owner());
             return Ok(principal);
         }
         self.verified.count(false);
@@ -106,12 +109,12 @@ impl Verifier {
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
         let validity = self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
+        caller.proves(Owner { tenant, user: signed_claims.user()? });
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
         let key = Arc::clone(&found.key);
         self.keys.confirm(tenant, found);
         let verified = VerifiedToken { principal: principal.clone(), validity, key_id, key };
         self.verified.remember(digest, verified);
-        caller.is(&principal);
         Ok(principal)
     }
 

@@ -59,7 +59,10 @@ fn change(
         );
     }
     let file = EnvFile::open(directory)?;
-    let old = match config::parse_tenants_setting(&config::read_variables(directory)?)? {
+    // From what is held, not from what may be there by now; the environment wins over it.
+    let mut variables = file.variables()?;
+    variables.extend(config::read_environment()?);
+    let old = match config::parse_tenants_setting(&variables)? {
         Tenants::Listed(old) => old,
         Tenants::Any { .. } => {
             let problem = "ALLOW_ANY_TENANT=true lets people of any organisation in, whatever the list says; \
@@ -73,15 +76,11 @@ fn change(
         file.set_tenants(&old, &new)?;
     }
     println!("{}", outcomes.join("\n"));
-    Ok(new == old || tell(directory))
+    Ok(new == old || tell(directory, &new))
 }
 
-/// Whether every service that runs here will know.
-fn tell(directory: &Path) -> bool {
-    let parsed = config::read_variables(directory).and_then(|variables| Config::parse(&variables));
-    if let Err(problem) = parsed {
-        eprintln!("the service would not take .env over, because of something else: {problem}");
-    }
+/// Tells the services that run here; whether each of them will let in whom the list says, and nobody else.
+fn tell(directory: &Path, allowed: &BTreeSet<TenantId>) -> bool {
     let services = Running::in_directory(directory);
     if services.is_empty() {
         println!(".env is written; no service was found running in this folder, one started here will know");
@@ -89,15 +88,29 @@ fn tell(directory: &Path) -> bool {
     let mut do_all_know = true;
     for service in services {
         let pid = service.pid();
-        if service.has_in_environment(VARIABLE) {
+        let environment = service.environment();
+        let variables = config::read_variables_with(directory, environment.iter().map(String::as_str));
+        // Its own environment wins over the file, and cannot be changed from outside.
+        let config = variables.map_err(|problem| problem.to_string()).and_then(|variables| {
+            let tenants = config::parse_tenants_setting(&variables);
+            if tenants.is_ok_and(|tenants| tenants != Tenants::Listed(allowed.clone())) {
+                return Err(format!(
+                    "{VARIABLE} or ALLOW_ANY_TENANT is in its environment, which wins: start it anew"
+                ));
+            }
+            Config::parse(&variables).map_err(|problem| format!("it would not take .env over: {problem}"))
+        });
+        if let Err(problem) = config {
             do_all_know = false;
             eprintln!(
-                "process {pid} was started with {VARIABLE} in its environment, which wins: start it anew"
+                ".env is written, but the service that runs here, process {pid}, goes on as before: {problem}"
             );
         } else if service.reload() {
             println!(".env is written; told the service that runs here, process {pid}");
         } else {
-            println!(".env is written; the service, process {pid}, will notice within two seconds");
+            println!(
+                ".env is written; the service that runs here, process {pid}, will notice within two seconds"
+            );
         }
     }
     do_all_know

@@ -18,6 +18,9 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How long the end of the process waits for the last lines to be written.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
 /// How much may wait to be written, in bytes; what comes while nobody reads standard error is dropped beyond that.
 const MAX_WAITING: usize = 16 * 1024 * 1024;
 
@@ -44,7 +47,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Writer {
     lines: Lines,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Lines {
@@ -59,7 +62,7 @@ impl Lines {
             let lines = lines.clone();
             thread::Builder::new().name("log".to_owned()).spawn(move || lines.write_to(output))
         };
-        (lines.clone(), Writer { lines, thread: Some(thread.expect("a thread")) })
+        (lines.clone(), Writer { lines, thread: thread.expect("a thread") })
     }
 
     /// How many lines nobody will read.
@@ -101,11 +104,27 @@ impl Lines {
                 thread::sleep(GATHER);
             }
             mem::swap(&mut bytes, &mut self.waiting().bytes);
-            // There is nowhere to say that standard error cannot be written to.
-            let _ = output.write_all(&bytes).and_then(|()| output.flush());
+            let lost = write(&mut output, &bytes);
+            self.0.dropped.fetch_add(lost, Ordering::Relaxed);
             bytes.clear();
         }
     }
+}
+
+/// Writes all of it; how many lines could not be written.
+fn write(output: &mut impl Write, mut bytes: &[u8]) -> u64 {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => break,
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody else has made standard error non-blocking.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(GATHER),
+            Err(_) => break,
+        }
+    }
+    let _ = output.flush();
+    u64::try_from(bytes.iter().filter(|&&byte| byte == b'\n').count()).unwrap_or(u64::MAX)
 }
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -134,8 +153,11 @@ impl Drop for Writer {
         waiting.is_over = true;
         drop(waiting);
         self.lines.0.news.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        // While nobody reads standard error, the thread does not end; the process must.
+        let mut waits = LAST_WRITE.as_millis() / GATHER.as_millis();
+        while waits > 0 && !self.thread.is_finished() {
+            thread::sleep(GATHER);
+            waits -= 1;
         }
     }
 }
@@ -175,5 +197,21 @@ mod tests {
         let bytes: usize = sizes.iter().sum();
         let kept = 40 * 1024 - usize::try_from(lines.dropped()).unwrap();
         assert_eq!(bytes, kept * line.len(), "what was not dropped is written, to the end");
+    }
+
+    #[test]
+    fn the_process_ends_though_nobody_reads_and_what_cannot_be_written_is_counted() {
+        let ((_go, stuck), (written, _sizes)) = (mpsc::channel(), mpsc::channel());
+        let (lines, writer) = Lines::start(Stuck(stuck, written));
+        lines.put(b"never read\n");
+        drop(writer);
+
+        let full = io::Cursor::new([0; 8]);
+        let (lines, writer) = Lines::start(full);
+        for _ in 0..3 {
+            lines.put(b"a line\n");
+        }
+        drop(writer);
+        assert_eq!(lines.dropped(), 2);
     }
 }

@@ -93,9 +93,9 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
             good().with("scp", "User.Read"),
             "scope refused",
             "missing_scope",
-            json!({"unverified_tenant": contoso}),
+            json!({"tenant": contoso, "user": admin}),
         ),
-        (good().with("idtyp", "app"), "app refused", "app_only", json!({"unverified_tenant": contoso})),
+        (good().with("idtyp", "app"), "app refused", "app_only", json!({"tenant": contoso, "user": admin})),
         (
             good().signed_by(revoked),
             "revoked key refused",

@@ -4,7 +4,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -111,10 +111,20 @@ impl Service {
 
     /// Runs another command of the binary in its folder, and gives what that says.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
-        let output = command.args(arguments).current_dir(&self.directory).env_clear().output().unwrap();
+        let output = self.output_of(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same with one that is to fail: what it says of that, and its exit code.
+    pub(crate) fn command_that_fails(&self, arguments: &[&str]) -> (String, Option<i32>) {
+        let output = self.output_of(arguments);
+        (String::from_utf8(output.stderr).unwrap(), output.status.code())
+    }
+
+    fn output_of(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
+        command.args(arguments).current_dir(&self.directory).env_clear().output().unwrap()
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
