@@ -124,7 +124,7 @@ fn write(output: &mut impl Write, mut bytes: &[u8]) -> u64 {
         }
     }
     let _ = output.flush();
-    u64::try_from(bytes.iter().filter(|&&byte| byte == b'\n').count()).unwrap_or(u64::MAX)
+    u64::try_from(bytes.split(|&byte| byte == b'\n').count() - 1).unwrap_or(u64::MAX)
 }
 
 impl<'a> MakeWriter<'a> for Lines {
