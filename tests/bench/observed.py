@@ -32,7 +32,7 @@ import limits
 HERE = pathlib.Path(__file__).resolve().parent
 OBSERVABILITY = HERE.parent / "observability"
 SERVER_CORE, CLIENT_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
-ROUNDS = 21
+ROUNDS = 31
 SECONDS = 1
 CONNECTIONS = 32
 STRANGERS = 20_000
