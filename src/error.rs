@@ -135,29 +135,18 @@ impl ApiError {
     }
 
     fn refused(&self) -> Refused {
-        let cause = match self {
+        let (audit, cause) = match self {
             Self::Auth(error @ (AuthError::InvalidToken(_) | AuthError::MissingRole { .. })) => {
-                Some(error.to_string())
+                (error.decision(), Some(error.to_string()))
             }
-            Self::Store(error @ StoreError::Unavailable(_)) => Some(error.to_string()),
-            Self::Auth(_)
-            | Self::Input(_)
-            | Self::TaskNotFound
-            | Self::Store(StoreError::Full { .. })
-            | Self::NotReady(_)
-            | Self::RouteNotFound
-            | Self::MethodNotAllowed
-            | Self::Timeout => None,
-        };
-        let audit = match self {
-            Self::Auth(error) => error.decision(),
+            Self::Auth(error) => (error.decision(), None),
+            Self::Store(error) => (None, Some(error.to_string())),
             Self::Input(_)
             | Self::TaskNotFound
-            | Self::Store(_)
             | Self::NotReady(_)
             | Self::RouteNotFound
             | Self::MethodNotAllowed
-            | Self::Timeout => None,
+            | Self::Timeout => (None, None),
         };
         Refused { reason: self.reason(), audit, cause }
     }

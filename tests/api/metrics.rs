@@ -1,12 +1,16 @@
 //! What Prometheus is told, and that strangers cannot make it more.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, StatusCode},
 };
 use serde_json::json;
+use tenant_tasks::auth::{Access, Tenants};
 use tower::ServiceExt;
 
 use crate::{
@@ -106,6 +110,27 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
         ("key_fetches_total{tenant=\"other\",outcome=\"ok\"}".to_owned(), 0.0),
     ] {
         assert_eq!(series.get(&format!("tenant_tasks_{name}")), Some(&value), "{name}: {series:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_along() {
+    let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
+    assert_eq!(app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status, StatusCode::OK);
+    let nobody = "77777777-7777-4777-8777-777777777777";
+    let token = app.entra.v1(CONTOSO, ADMIN).with("tid", nobody);
+    app.me(&token.with("iss", format!("https://sts.windows.net/{nobody}/")).sign()).await;
+    let tenants = Tenants::Listed([NORTHWIND.tenant.parse().unwrap()].into());
+    app.verifier.replace_access(Access { tenants, revoked_keys: HashSet::new() });
+    let series = series(&app).await;
+    for (tenant, outcome, count) in [
+        (NORTHWIND.tenant, "ok", 1.0),
+        (NORTHWIND.tenant, "failed", 0.0),
+        ("other", "ok", 1.0),
+        ("other", "failed", 1.0),
+    ] {
+        let name = format!("tenant_tasks_key_fetches_total{{tenant=\"{tenant}\",outcome=\"{outcome}\"}}");
+        assert_eq!(series.get(&name), Some(&count), "{name}: {series:#?}");
     }
 }
 
