@@ -18,6 +18,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+pub(crate) use self::settings::parse_tenants;
 use self::settings::{Settings, invalid};
 use crate::{
     auth::{Access, Tenants, verifier::TokenPolicy},
@@ -263,12 +264,6 @@ pub fn parse_tenants_setting(variables: &Variables) -> Result<Tenants, ConfigErr
 pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> {
     let names = read_file(&directory.join(".env"))?.into_keys();
     Ok(names.filter(|name| !VARIABLES.contains(&name.as_str())).collect())
-}
-
-/// Whether the environment has this setting, which then wins over the file.
-#[must_use]
-pub fn is_in_environment(variable: &str) -> bool {
-    env::var_os(variable).is_some()
 }
 
 fn read_file(path: &Path) -> Result<Variables, ConfigError> {

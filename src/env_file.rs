@@ -1,8 +1,8 @@
 //! The list of tenants in `.env`, changed where it stands, and nothing else of the file.
 //!
-//! The new file takes the old one's place at one stroke, with its owner and its permissions (but no access control lists), so a service that
-//! reads it meanwhile sees either. What is written is read back first: unless it says exactly what it should, and
-//! every other setting says what it said, nothing is written.
+//! The new file takes the old one's place at one stroke, with its owner and its permissions (but no access control
+//! lists), so a service that reads it meanwhile sees either. What is written is read back first: unless it says
+//! exactly what it should, and every other setting says what it said, nothing is written.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,8 @@ use crate::{
     ids::TenantId,
 };
 
-const VARIABLE: &str = "ALLOWED_TENANT_IDS";
+/// The setting with the list.
+pub const VARIABLE: &str = "ALLOWED_TENANT_IDS";
 
 /// An `.env`, and the right to change it: no other command does while this is held.
 #[derive(Debug)]
@@ -132,9 +133,7 @@ fn edited(text: &str, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> Res
     };
     let after = config::parse_file(&edited).map_err(|_| EnvFileError::TooClever(number))?;
     let (says, others) = split(after);
-    let entries = says.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let says: Option<BTreeSet<TenantId>> = entries.map(|entry| entry.parse().ok()).collect();
-    if says.as_ref() == Some(new) && others == split(before).1 {
+    if config::parse_tenants(&says).is_ok_and(|says| says == *new) && others == split(before).1 {
         Ok(edited)
     } else {
         Err(EnvFileError::TooClever(number))

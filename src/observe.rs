@@ -98,8 +98,8 @@ pub(crate) async fn observe(
     crate::otlp::continue_trace(&span, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
     seen.answered(&response, &span);
-    let mut text = Uuid::encode_buffer();
-    let id = HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("hexadecimal digits");
+    let mut buffer = Uuid::encode_buffer();
+    let id = HeaderValue::from_str(text(id, &mut buffer)).expect("hexadecimal digits");
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -166,7 +166,7 @@ impl Seen {
         let (mut id, mut tenant, mut user) =
             (Uuid::encode_buffer(), Uuid::encode_buffer(), Uuid::encode_buffer());
         let mut claimed = Uuid::encode_buffer();
-        let id = &*self.id.hyphenated().encode_lower(&mut id);
+        let id = text(self.id, &mut id);
         let tenant = proven.map(|owner| text(owner.tenant, &mut tenant));
         let user = proven.map(|owner| text(owner.user, &mut user));
         let unverified_tenant = unverified_tenant.map(|claims| text(claims, &mut claimed));

@@ -6,11 +6,9 @@ use super::{Error, running::Running};
 use crate::{
     auth::Tenants,
     config::{self, Config},
-    env_file::EnvFile,
+    env_file::{EnvFile, VARIABLE},
     ids::TenantId,
 };
-
-const VARIABLE: &str = "ALLOWED_TENANT_IDS";
 
 pub(super) fn list(directory: &Path) -> Result<bool, Error> {
     let tenants = config::parse_tenants_setting(&config::read_variables(directory)?)?;
@@ -53,7 +51,8 @@ fn change(
     directory: &Path,
     change: impl FnOnce(&mut BTreeSet<TenantId>) -> Result<Vec<String>, Error>,
 ) -> Result<bool, Error> {
-    if config::is_in_environment(VARIABLE) {
+    let environment = config::read_environment()?;
+    if environment.contains_key(VARIABLE) {
         return Err(
             format!("{VARIABLE} is set in the environment, which wins over .env: change it there").into()
         );
@@ -61,7 +60,7 @@ fn change(
     let file = EnvFile::open(directory)?;
     // From what is held, not from what may be there by now; the environment wins over it.
     let mut variables = file.variables()?;
-    variables.extend(config::read_environment()?);
+    variables.extend(environment);
     let old = match config::parse_tenants_setting(&variables)? {
         Tenants::Listed(old) => old,
         Tenants::Any { .. } => {

@@ -193,7 +193,7 @@ fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
-fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
+pub(crate) fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
     let tenants = entries(list).enumerate().map(|(index, entry)| {
         entry.parse().map_err(|_| {
             invalid(
