@@ -27,7 +27,9 @@ impl SystemClock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     pub fn new() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 }
 
@@ -41,7 +43,9 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     fn since_epoch(&self) -> Duration {
         // A clock set before 1970 counts as 1970: then no token is valid yet.
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
     }
 
     fn monotonic(&self) -> Duration {

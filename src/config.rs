@@ -166,7 +166,10 @@ pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
 pub fn read_environment() -> Result<Variables, ConfigError> {
     let mut variables = Variables::new();
     for variable in VARIABLES {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that reads the environment"
+        )]
         match env::var(variable) {
             Ok(value) => {
                 variables.insert(variable.to_owned(), value);
@@ -196,33 +199,63 @@ impl Config {
     pub fn parse_all(variables: &Variables) -> Result<Self, Vec<ConfigError>> {
         let settings = Settings(variables);
         let mut problems = Problems(Vec::new());
-        let tokens = problems.note(settings.client_id()).zip(problems.note(settings.authority()));
+        let tokens = problems
+            .note(settings.client_id())
+            .zip(problems.note(settings.authority()));
         let scope = problems.note(settings.required_scope());
         let rate = problems.note(settings.whole_number("TENANT_RATE_LIMIT"));
-        let access = problems.note(settings.tenants()).zip(problems.note(settings.revoked_keys()));
+        let access = problems
+            .note(settings.tenants())
+            .zip(problems.note(settings.revoked_keys()));
         let allowed_origins = problems.note(settings.allowed_origins());
         let port = problems.note(settings.port());
-        let max_connections = problems.note(settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS));
-        let database = problems.note(settings.database()).zip(problems.note(settings.database_connections()));
-        let max_tasks = problems.note(settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT));
+        let max_connections =
+            problems.note(settings.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS));
+        let database = problems
+            .note(settings.database())
+            .zip(problems.note(settings.database_connections()));
+        let max_tasks =
+            problems.note(settings.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT));
         let metrics_addr = problems.note(settings.metrics_addr());
         let otlp_endpoint = problems.note(settings.otlp_endpoint());
-        let docs = problems.note(settings.docs()).zip(problems.note(settings.spa_client_id()));
-        let log = problems.note(settings.log_filter()).zip(problems.note(settings.log_format()));
+        let docs = problems
+            .note(settings.docs())
+            .zip(problems.note(settings.spa_client_id()));
+        let log = problems
+            .note(settings.log_filter())
+            .zip(problems.note(settings.log_format()));
         problems.or(move || {
             let ((client_id, authority), required_scope) = (tokens?, scope?);
-            let ((tenants, revoked_keys), (database, max_database_connections)) = (access?, database?);
+            let ((tenants, revoked_keys), (database, max_database_connections)) =
+                (access?, database?);
             let ((is_shown, spa_client_id), (log_filter, log_format)) = (docs?, log?);
             let (page_authority, page_scope) = (authority.clone(), required_scope.clone());
-            let docs = Docs { authority: page_authority, client_id, scope: page_scope, spa_client_id };
+            let docs = Docs {
+                authority: page_authority,
+                client_id,
+                scope: page_scope,
+                spa_client_id,
+            };
             Some(Self {
-                tokens: TokenPolicy { client_id, authority, required_scope, tenant_rate_limit: rate? },
-                access: Access { tenants, revoked_keys },
+                tokens: TokenPolicy {
+                    client_id,
+                    authority,
+                    required_scope,
+                    tenant_rate_limit: rate?,
+                },
+                access: Access {
+                    tenants,
+                    revoked_keys,
+                },
                 allowed_origins: allowed_origins?,
                 host: settings.host().to_owned(),
                 port: port?,
                 max_connections: max_connections?,
-                store: StoreConfig { database, max_database_connections, max_tasks_per_tenant: max_tasks? },
+                store: StoreConfig {
+                    database,
+                    max_database_connections,
+                    max_tasks_per_tenant: max_tasks?,
+                },
                 metrics_addr: metrics_addr?,
                 otlp_endpoint: otlp_endpoint?,
                 docs: is_shown.then_some(docs),
@@ -243,7 +276,11 @@ impl Problems {
 
     /// The whole, if nothing is wrong with any part: then every part is there.
     fn or<T>(self, whole: impl FnOnce() -> Option<T>) -> Result<T, Vec<ConfigError>> {
-        if self.0.is_empty() { Ok(whole().expect("what is missing has been noted")) } else { Err(self.0) }
+        if self.0.is_empty() {
+            Ok(whole().expect("what is missing has been noted"))
+        } else {
+            Err(self.0)
+        }
     }
 }
 
@@ -263,7 +300,9 @@ pub fn parse_tenants_setting(variables: &Variables) -> Result<Tenants, ConfigErr
 /// When the file cannot be read.
 pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> {
     let names = read_file(&directory.join(".env"))?.into_keys();
-    Ok(names.filter(|name| !VARIABLES.contains(&name.as_str())).collect())
+    Ok(names
+        .filter(|name| !VARIABLES.contains(&name.as_str()))
+        .collect())
 }
 
 fn read_file(path: &Path) -> Result<Variables, ConfigError> {
@@ -281,14 +320,18 @@ fn read_file(path: &Path) -> Result<Variables, ConfigError> {
 ///
 /// [`ConfigError::Line`] for the first line that makes no sense.
 pub fn parse_file(text: &str) -> Result<Variables, ConfigError> {
-    dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| match error {
-        dotenvy::Error::LineParse(line, _) => {
-            // It gives the line, maybe with the one after it or without its comment, but not where it is.
-            let start = line.lines().next().unwrap_or_default().trim();
-            let index = text.lines().position(|candidate| candidate.trim().starts_with(start));
-            ConfigError::Line(index.map_or(1, |index| index + 1))
-        }
-        dotenvy::Error::Io(error) => ConfigError::File(error),
-        error => ConfigError::File(io::Error::other(error)),
-    })
+    dotenvy::from_read_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| match error {
+            dotenvy::Error::LineParse(line, _) => {
+                // It gives the line, maybe with the one after it or without its comment, but not where it is.
+                let start = line.lines().next().unwrap_or_default().trim();
+                let index = text
+                    .lines()
+                    .position(|candidate| candidate.trim().starts_with(start));
+                ConfigError::Line(index.map_or(1, |index| index + 1))
+            }
+            dotenvy::Error::Io(error) => ConfigError::File(error),
+            error => ConfigError::File(io::Error::other(error)),
+        })
 }

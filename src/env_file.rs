@@ -73,7 +73,11 @@ impl EnvFile {
         let lock = File::open(folder_of(&path))?;
         lock.lock()?;
         let text = fs::read_to_string(&path)?;
-        Ok(Self { path, text, _lock: lock })
+        Ok(Self {
+            path,
+            text,
+            _lock: lock,
+        })
     }
 
     /// Makes the list of tenants say `new`, where it says `old`.
@@ -125,7 +129,11 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// The text with the list changed.
-fn edited(text: &str, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> Result<String, EnvFileError> {
+fn edited(
+    text: &str,
+    old: &BTreeSet<TenantId>,
+    new: &BTreeSet<TenantId>,
+) -> Result<String, EnvFileError> {
     let before = config::parse_file(text)?;
     let (number, edited) = match find_list(text) {
         Some((number, place)) => (number, with_list(text, &place, old, new)),
@@ -141,24 +149,43 @@ fn edited(text: &str, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> Res
 }
 
 fn with_new_line(text: &str, new: &BTreeSet<TenantId>) -> String {
-    let line_break = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let line_break = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     let list: Vec<_> = new.iter().map(TenantId::to_string).collect();
     format!("{text}{line_break}{VARIABLE}={}\n", list.join(","))
 }
 
-fn with_list(text: &str, place: &Range<usize>, old: &BTreeSet<TenantId>, new: &BTreeSet<TenantId>) -> String {
+fn with_list(
+    text: &str,
+    place: &Range<usize>,
+    old: &BTreeSet<TenantId>,
+    new: &BTreeSet<TenantId>,
+) -> String {
     let part = |range| text.get(range).unwrap_or_default();
     let is_removed = |entry: &str| {
-        entry.trim().parse().is_ok_and(|tenant| old.contains(&tenant) && !new.contains(&tenant))
+        entry
+            .trim()
+            .parse()
+            .is_ok_and(|tenant| old.contains(&tenant) && !new.contains(&tenant))
     };
-    let kept: Vec<_> = part(place.start..place.end).split(',').filter(|entry| !is_removed(entry)).collect();
+    let kept: Vec<_> = part(place.start..place.end)
+        .split(',')
+        .filter(|entry| !is_removed(entry))
+        .collect();
     let mut list = kept.join(",");
     for tenant in new.difference(old) {
         let is_first = list.trim().is_empty() || list.trim_end().ends_with(',');
         let comma = if is_first { "" } else { "," };
         list = format!("{}{comma}{tenant}", list.trim_end());
     }
-    format!("{}{list}{}", part(0..place.start), part(place.end..text.len()))
+    format!(
+        "{}{list}{}",
+        part(0..place.start),
+        part(place.end..text.len())
+    )
 }
 
 fn split(mut variables: Variables) -> (String, Variables) {
@@ -173,11 +200,16 @@ fn find_list(text: &str) -> Option<(usize, Range<usize>)> {
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let name = line.trim_start();
         let name = name.strip_prefix("export ").unwrap_or(name).trim_start();
-        if let Some(value) = name.strip_prefix(VARIABLE).and_then(|rest| rest.trim_start().strip_prefix('='))
+        if let Some(value) = name
+            .strip_prefix(VARIABLE)
+            .and_then(|rest| rest.trim_start().strip_prefix('='))
         {
             let value_start = offset + line.len() - value.len();
             let place = list_within(value);
-            found = Some((index + 1, value_start + place.start..value_start + place.end));
+            found = Some((
+                index + 1,
+                value_start + place.start..value_start + place.end,
+            ));
         }
         offset += line.len();
     }
@@ -187,9 +219,16 @@ fn find_list(text: &str) -> Option<(usize, Range<usize>)> {
 fn list_within(value: &str) -> Range<usize> {
     let list = value.trim_start();
     let start = value.len() - list.len();
-    if let Some(quote) = list.chars().next().filter(|&first| first == '"' || first == '\'') {
+    if let Some(quote) = list
+        .chars()
+        .next()
+        .filter(|&first| first == '"' || first == '\'')
+    {
         let inside = start + 1;
-        let length = value.get(inside..).and_then(|rest| rest.find(quote)).unwrap_or(0);
+        let length = value
+            .get(inside..)
+            .and_then(|rest| rest.find(quote))
+            .unwrap_or(0);
         return inside..inside + length;
     }
     let end = value.find(" #").unwrap_or(value.len());
@@ -206,7 +245,10 @@ mod tests {
     const C: &str = "33333333-3333-4333-8333-33333333333a";
 
     fn set(tenants: &[&str]) -> BTreeSet<TenantId> {
-        tenants.iter().map(|tenant| tenant.parse().unwrap()).collect()
+        tenants
+            .iter()
+            .map(|tenant| tenant.parse().unwrap())
+            .collect()
     }
 
     #[test]
@@ -214,24 +256,49 @@ mod tests {
         for (old, new) in [
             ("", format!("ALLOWED_TENANT_IDS={A},{B}\n")),
             ("PORT=1", format!("PORT=1\nALLOWED_TENANT_IDS={A},{B}\n")),
-            ("ALLOWED_TENANT_IDS=A\n", format!("ALLOWED_TENANT_IDS={A},{B}\n")),
-            ("ALLOWED_TENANT_IDS=A # ours\nPORT=1", format!("ALLOWED_TENANT_IDS={A},{B} # ours\nPORT=1")),
-            ("ALLOWED_TENANT_IDS=A,\r\nPORT=1\r\n", format!("ALLOWED_TENANT_IDS={A},{B}\r\nPORT=1\r\n")),
-            ("export ALLOWED_TENANT_IDS=\"A\" # x", format!("export ALLOWED_TENANT_IDS=\"{A},{B}\" # x")),
-            ("ALLOWED_TENANT_IDS='A '\n", format!("ALLOWED_TENANT_IDS='{A},{B}'\n")),
+            (
+                "ALLOWED_TENANT_IDS=A\n",
+                format!("ALLOWED_TENANT_IDS={A},{B}\n"),
+            ),
+            (
+                "ALLOWED_TENANT_IDS=A # ours\nPORT=1",
+                format!("ALLOWED_TENANT_IDS={A},{B} # ours\nPORT=1"),
+            ),
+            (
+                "ALLOWED_TENANT_IDS=A,\r\nPORT=1\r\n",
+                format!("ALLOWED_TENANT_IDS={A},{B}\r\nPORT=1\r\n"),
+            ),
+            (
+                "export ALLOWED_TENANT_IDS=\"A\" # x",
+                format!("export ALLOWED_TENANT_IDS=\"{A},{B}\" # x"),
+            ),
+            (
+                "ALLOWED_TENANT_IDS='A '\n",
+                format!("ALLOWED_TENANT_IDS='{A},{B}'\n"),
+            ),
             (
                 "# ALLOWED_TENANT_IDS=\nX=1",
                 format!("# ALLOWED_TENANT_IDS=\nX=1\nALLOWED_TENANT_IDS={A},{B}\n"),
             ),
             (
                 "ALLOWED_TENANT_IDS=B\n# the last one counts\nALLOWED_TENANT_IDS=A\n",
-                format!("ALLOWED_TENANT_IDS={B}\n# the last one counts\nALLOWED_TENANT_IDS={A},{B}\n"),
+                format!(
+                    "ALLOWED_TENANT_IDS={B}\n# the last one counts\nALLOWED_TENANT_IDS={A},{B}\n"
+                ),
             ),
-            ("T=A\nALLOWED_TENANT_IDS=$T\n", format!("T={A}\nALLOWED_TENANT_IDS=$T,{B}\n")),
+            (
+                "T=A\nALLOWED_TENANT_IDS=$T\n",
+                format!("T={A}\nALLOWED_TENANT_IDS=$T,{B}\n"),
+            ),
         ] {
-            let old = old.replace("=A", &format!("={A}")).replace("\"A", &format!("\"{A}"));
-            let old = old.replace("'A", &format!("'{A}")).replace("=B", &format!("={B}"));
-            let changed = edited(&old, &set(&[A]), &set(&[A, B])).map_err(|error| error.to_string());
+            let old = old
+                .replace("=A", &format!("={A}"))
+                .replace("\"A", &format!("\"{A}"));
+            let old = old
+                .replace("'A", &format!("'{A}"))
+                .replace("=B", &format!("={B}"));
+            let changed =
+                edited(&old, &set(&[A]), &set(&[A, B])).map_err(|error| error.to_string());
             assert_eq!(changed, Ok(new), "{old:?}");
         }
     }
@@ -239,7 +306,10 @@ mod tests {
     #[test]
     fn a_tenant_is_removed_wherever_it_stands() {
         for (old, new) in [
-            (format!("ALLOWED_TENANT_IDS={A},{B},{C}"), format!("ALLOWED_TENANT_IDS={A},{C}")),
+            (
+                format!("ALLOWED_TENANT_IDS={A},{B},{C}"),
+                format!("ALLOWED_TENANT_IDS={A},{C}"),
+            ),
             (
                 format!("ALLOWED_TENANT_IDS='{B}, {A} ,{C}' # x"),
                 format!("ALLOWED_TENANT_IDS=' {A} ,{C}' # x"),
@@ -249,7 +319,8 @@ mod tests {
                 format!("ALLOWED_TENANT_IDS=\"{A},{}\"", C.to_uppercase()),
             ),
         ] {
-            let changed = edited(&old, &set(&[A, B, C]), &set(&[A, C])).map_err(|error| error.to_string());
+            let changed =
+                edited(&old, &set(&[A, B, C]), &set(&[A, C])).map_err(|error| error.to_string());
             assert_eq!(changed, Ok(new), "{old:?}");
         }
     }
@@ -262,7 +333,10 @@ mod tests {
             format!("ALLOWED_TENANT_IDS={A},{B}\nOTHER=${{ALLOWED_TENANT_IDS}}\n"),
         ] {
             let changed = edited(&clever, &set(&[A, B]), &set(&[A]));
-            assert!(matches!(changed, Err(EnvFileError::TooClever(_))), "{clever}: {changed:?}");
+            assert!(
+                matches!(changed, Err(EnvFileError::TooClever(_))),
+                "{clever}: {changed:?}"
+            );
         }
     }
 
@@ -275,10 +349,23 @@ mod tests {
         fs::write(&real, format!("ALLOWED_TENANT_IDS={A}\n")).unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
         symlink(&real, folder.path().join(".env")).unwrap();
-        EnvFile::open(folder.path()).unwrap().set_tenants(&set(&[A]), &set(&[A, B])).unwrap();
+        EnvFile::open(folder.path())
+            .unwrap()
+            .set_tenants(&set(&[A]), &set(&[A, B]))
+            .unwrap();
         assert!(folder.path().join(".env").is_symlink());
-        assert_eq!(fs::read_to_string(&real).unwrap(), format!("ALLOWED_TENANT_IDS={A},{B}\n"));
-        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing else is left behind");
+        assert_eq!(
+            fs::read_to_string(&real).unwrap(),
+            format!("ALLOWED_TENANT_IDS={A},{B}\n")
+        );
+        assert_eq!(
+            fs::metadata(&real).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        assert_eq!(
+            fs::read_dir(elsewhere.path()).unwrap().count(),
+            1,
+            "nothing else is left behind"
+        );
     }
 }

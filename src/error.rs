@@ -148,7 +148,11 @@ impl ApiError {
             | Self::MethodNotAllowed
             | Self::Timeout => (None, None),
         };
-        Refused { reason: self.reason(), audit, cause }
+        Refused {
+            reason: self.reason(),
+            audit,
+            cause,
+        }
     }
 
     fn refusal(self) -> Refusal {
@@ -156,15 +160,19 @@ impl ApiError {
             Self::Auth(error) => auth_refusal(error),
             Self::Input(InputError::Invalid(errors)) => {
                 let detail = sentence(&errors);
-                Refusal { errors, ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+                Refusal {
+                    errors,
+                    ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+                }
             }
             Self::Input(InputError::TooLarge) => Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("The body is larger than {} KiB", MAX_BODY_BYTES / 1024),
             ),
-            Self::Input(InputError::MediaType) => {
-                Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json")
-            }
+            Self::Input(InputError::MediaType) => Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be sent as application/json",
+            ),
             Self::TaskNotFound => Refusal::new(StatusCode::NOT_FOUND, "Task not found"),
             Self::Store(StoreError::Unavailable(_)) => {
                 Refusal::unavailable("Tasks are unavailable, try again later", STORE_RETRY_AFTER)
@@ -178,7 +186,9 @@ impl ApiError {
                 READY_RETRY_AFTER,
             ),
             Self::RouteNotFound => Refusal::new(StatusCode::NOT_FOUND, "Not Found"),
-            Self::MethodNotAllowed => Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
+            Self::MethodNotAllowed => {
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            }
             Self::Timeout => Refusal::new(StatusCode::REQUEST_TIMEOUT, "The request took too long"),
         }
     }
@@ -191,11 +201,13 @@ fn auth_refusal(error: AuthError) -> Refusal {
         }
         AuthError::MalformedCredentials => {
             let detail = "Send exactly one Authorization header with one token";
-            Refusal::new(StatusCode::BAD_REQUEST, detail).challenged(Challenge::InvalidRequest(detail))
+            Refusal::new(StatusCode::BAD_REQUEST, detail)
+                .challenged(Challenge::InvalidRequest(detail))
         }
         AuthError::InvalidToken(reason) => {
             let detail = description(reason);
-            Refusal::new(StatusCode::UNAUTHORIZED, detail).challenged(Challenge::InvalidToken(detail))
+            Refusal::new(StatusCode::UNAUTHORIZED, detail)
+                .challenged(Challenge::InvalidToken(detail))
         }
         AuthError::TenantNotAllowed(tenant) => Refusal::new(
             StatusCode::FORBIDDEN,
@@ -203,22 +215,39 @@ fn auth_refusal(error: AuthError) -> Refusal {
         ),
         AuthError::AppOnly => {
             let description = "This API serves people; tokens issued to an app alone are refused";
-            Refusal::new(StatusCode::FORBIDDEN, description)
-                .challenged(Challenge::InsufficientScope { description, scope: None })
-        }
-        AuthError::MissingScope(scope) => {
-            Refusal::new(StatusCode::FORBIDDEN, format!("The token lacks the scope {scope}")).challenged(
-                Challenge::InsufficientScope { description: "A scope is missing", scope: Some(scope) },
+            Refusal::new(StatusCode::FORBIDDEN, description).challenged(
+                Challenge::InsufficientScope {
+                    description,
+                    scope: None,
+                },
             )
         }
+        AuthError::MissingScope(scope) => Refusal::new(
+            StatusCode::FORBIDDEN,
+            format!("The token lacks the scope {scope}"),
+        )
+        .challenged(Challenge::InsufficientScope {
+            description: "A scope is missing",
+            scope: Some(scope),
+        }),
         AuthError::MissingRole { required, held } => {
             let required: Vec<_> = required.iter().copied().map(Role::as_str).collect();
-            let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
+            let held = if held.is_empty() {
+                "none".to_owned()
+            } else {
+                held.join(", ")
+            };
             Refusal::new(
                 StatusCode::FORBIDDEN,
-                format!("Insufficient permissions. Required: {}. Your roles: {held}", required.join(", ")),
+                format!(
+                    "Insufficient permissions. Required: {}. Your roles: {held}",
+                    required.join(", ")
+                ),
             )
-            .challenged(Challenge::InsufficientScope { description: "A role is missing", scope: None })
+            .challenged(Challenge::InsufficientScope {
+                description: "A role is missing",
+                scope: None,
+            })
         }
         AuthError::TooManyRequests => Refusal {
             retry_after: Some(RATE_RETRY_AFTER),
@@ -256,22 +285,35 @@ fn description(reason: InvalidToken) -> &'static str {
 
 /// All field errors as one sentence for a person: `title: Field required`.
 fn sentence(errors: &[FieldError]) -> String {
-    let parts =
-        errors.iter().map(|error| format!("{}: {}", error.loc.last().unwrap_or(&"request"), error.msg));
+    let parts = errors
+        .iter()
+        .map(|error| format!("{}: {}", error.loc.last().unwrap_or(&"request"), error.msg));
     parts.collect::<Vec<_>>().join("; ")
 }
 
 impl Refusal {
     fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), challenge: None, retry_after: None, errors: Vec::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            challenge: None,
+            retry_after: None,
+            errors: Vec::new(),
+        }
     }
 
     fn unavailable(detail: &'static str, retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
     }
 
     fn challenged(self, challenge: Challenge) -> Self {
-        Self { challenge: Some(challenge), ..self }
+        Self {
+            challenge: Some(challenge),
+            ..self
+        }
     }
 }
 
@@ -287,10 +329,16 @@ impl Challenge {
             Self::InvalidToken(description) => {
                 format!("Bearer error=\"invalid_token\", error_description=\"{description}\"")
             }
-            Self::InsufficientScope { description, scope: None } => {
+            Self::InsufficientScope {
+                description,
+                scope: None,
+            } => {
                 format!("Bearer error=\"insufficient_scope\", error_description=\"{description}\"")
             }
-            Self::InsufficientScope { description, scope: Some(scope) } => format!(
+            Self::InsufficientScope {
+                description,
+                scope: Some(scope),
+            } => format!(
                 "Bearer error=\"insufficient_scope\", scope=\"{scope}\", error_description=\"{description}\""
             ),
         };
@@ -302,7 +350,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let refused = self.refused();
         let refusal = self.refusal();
-        let body = RefusalBody { detail: &refusal.detail, errors: &refusal.errors };
+        let body = RefusalBody {
+            detail: &refusal.detail,
+            errors: &refusal.errors,
+        };
         let mut response = (refusal.status, Json(body)).into_response();
         response.extensions_mut().insert(refused);
         let headers = response.headers_mut();

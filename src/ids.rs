@@ -63,7 +63,9 @@ pub struct NotATaskId;
 ///
 /// [`NotAGuid`] for anything else, the braced, URN and bare forms included.
 pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
-    uuid::fmt::Hyphenated::from_str(text).map(Uuid::from).map_err(|_| NotAGuid)
+    uuid::fmt::Hyphenated::from_str(text)
+        .map(Uuid::from)
+        .map_err(|_| NotAGuid)
 }
 
 impl TenantId {
@@ -127,7 +129,11 @@ impl TryFrom<i64> for TaskId {
     type Error = NotATaskId;
 
     fn try_from(id: i64) -> Result<Self, NotATaskId> {
-        u64::try_from(id).ok().and_then(NonZeroU64::new).map(Self).ok_or(NotATaskId)
+        u64::try_from(id)
+            .ok()
+            .and_then(NonZeroU64::new)
+            .map(Self)
+            .ok_or(NotATaskId)
     }
 }
 

@@ -40,14 +40,26 @@ pub struct Watched {
 /// The page for Prometheus.
 pub fn router(requests: &RequestMetrics, store: &Timings, watched: Watched) -> Router {
     let mut registry = Registry::with_prefix("tenant_tasks");
-    registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry.register(
+        "build",
+        "The version that runs",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
     registry.register(
         "http_request_duration_seconds",
         "Time from the head of a request to the head of its answer; status 499: the connection ended before",
         requests.seconds.clone(),
     );
-    registry.register("refusals", "Requests refused, by reason", requests.refusals.clone());
-    registry.register("store_duration_seconds", "Time that the task store took", store.0.clone());
+    registry.register(
+        "refusals",
+        "Requests refused, by reason",
+        requests.refusals.clone(),
+    );
+    registry.register(
+        "store_duration_seconds",
+        "Time that the task store took",
+        store.0.clone(),
+    );
     registry.register_collector(Box::new(watched));
     let registry = Arc::new(registry);
     let page = async move || {
@@ -89,18 +101,58 @@ impl Collector for Watched {
             "Tokens that needed no verification, having been verified before, and tokens that did",
             lookups.map(|(outcome, count)| (LookupLabels { outcome }, count)),
         )?;
-        gauge(&mut encoder, "token_cache_entries", "Tokens remembered as verified", tokens.entries)?;
-        gauge(&mut encoder, "connections", "Connections of clients", self.connections.open())?;
-        gauge(&mut encoder, "connections_max", "How many connections there may be", self.max_connections)?;
-        counter(&mut encoder, "connections_accepted", "Connections accepted", self.connections.accepted())?;
+        gauge(
+            &mut encoder,
+            "token_cache_entries",
+            "Tokens remembered as verified",
+            tokens.entries,
+        )?;
+        gauge(
+            &mut encoder,
+            "connections",
+            "Connections of clients",
+            self.connections.open(),
+        )?;
+        gauge(
+            &mut encoder,
+            "connections_max",
+            "How many connections there may be",
+            self.max_connections,
+        )?;
+        counter(
+            &mut encoder,
+            "connections_accepted",
+            "Connections accepted",
+            self.connections.accepted(),
+        )?;
         if let Some((open, max)) = self.tasks.database_connections() {
-            gauge(&mut encoder, "database_connections", "Connections to the database", open)?;
-            gauge(&mut encoder, "database_connections_max", "How many of them there may be", max)?;
+            gauge(
+                &mut encoder,
+                "database_connections",
+                "Connections to the database",
+                open,
+            )?;
+            gauge(
+                &mut encoder,
+                "database_connections_max",
+                "How many of them there may be",
+                max,
+            )?;
         }
         let dropped = (self.dropped_log_lines)();
-        counter(&mut encoder, "log_lines_dropped", "Log lines nobody read in time", dropped)?;
+        counter(
+            &mut encoder,
+            "log_lines_dropped",
+            "Log lines nobody read in time",
+            dropped,
+        )?;
         let is_current = usize::from((self.are_settings_current)());
-        gauge(&mut encoder, "settings_current", "1 if the newest settings are in force, else 0", is_current)
+        gauge(
+            &mut encoder,
+            "settings_current",
+            "1 if the newest settings are in force, else 0",
+            is_current,
+        )
     }
 }
 
@@ -108,32 +160,75 @@ impl Watched {
     fn encode_keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (tenants, others) = self.verifier.key_status();
         let by_tenant = |of: fn(&crate::auth::KeyStatus) -> Option<f64>| {
-            let known = tenants.iter().filter_map(move |status| of(status).map(|value| (status, value)));
-            known.map(|(status, value)| (TenantLabel { tenant: status.tenant.to_string() }, value))
+            let known = tenants
+                .iter()
+                .filter_map(move |status| of(status).map(|value| (status, value)));
+            known.map(|(status, value)| {
+                (
+                    TenantLabel {
+                        tenant: status.tenant.to_string(),
+                    },
+                    value,
+                )
+            })
         };
-        #[expect(clippy::cast_precision_loss, reason = "a document has a hundred keys at most")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a document has a hundred keys at most"
+        )]
         let usable = by_tenant(|status| Some(status.usable as f64));
-        gauges(encoder, "signing_keys", "Signing keys that are trusted", usable)?;
+        gauges(
+            encoder,
+            "signing_keys",
+            "Signing keys that are trusted",
+            usable,
+        )?;
         let age = by_tenant(|status| status.age.map(|age| age.as_secs_f64()));
         let help = "Time since a signing key was last seen published; after 86400 none is trusted";
         gauges(encoder, "signing_keys_age_seconds", help, age)?;
 
         let counts = || {
-            let known = tenants.iter().map(|status| (status.tenant.to_string(), status.fetches));
+            let known = tenants
+                .iter()
+                .map(|status| (status.tenant.to_string(), status.fetches));
             known.chain([("other".to_owned(), others)])
         };
-        let fetches = counts().flat_map(|(tenant, FetchCounts { succeeded, failed, .. })| {
-            [("ok", succeeded), ("failed", failed)]
-                .map(|(outcome, count)| (FetchLabels { tenant: tenant.clone(), outcome }, count))
-        });
+        let fetches = counts().flat_map(
+            |(
+                tenant,
+                FetchCounts {
+                    succeeded, failed, ..
+                },
+            )| {
+                [("ok", succeeded), ("failed", failed)].map(|(outcome, count)| {
+                    (
+                        FetchLabels {
+                            tenant: tenant.clone(),
+                            outcome,
+                        },
+                        count,
+                    )
+                })
+            },
+        );
         counters(encoder, "key_fetches", "Fetches of signing keys", fetches)?;
         let of_tenant = |of: fn(FetchCounts) -> u64| {
             counts().map(move |(tenant, counts)| (TenantLabel { tenant }, of(counts)))
         };
         let help = "Requests whose key is not at hand that started no fetch: allowance, back-off or too many at once";
-        counters(encoder, "key_fetches_suppressed", help, of_tenant(|counts| counts.suppressed))?;
+        counters(
+            encoder,
+            "key_fetches_suppressed",
+            help,
+            of_tenant(|counts| counts.suppressed),
+        )?;
         let help = "Published keys refused because another is held under their id";
-        counters(encoder, "key_conflicts", help, of_tenant(|counts| counts.conflicts))
+        counters(
+            encoder,
+            "key_conflicts",
+            help,
+            of_tenant(|counts| counts.conflicts),
+        )
     }
 }
 

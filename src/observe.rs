@@ -33,7 +33,9 @@ const CLIENT_GONE: u16 = 499;
 const PANICKED: u16 = 500;
 
 /// Upper bounds of the buckets of a request's time, in seconds.
-const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const BUCKETS: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
 /// The requests answered so far; cloning gives another handle to the same numbers.
 #[derive(Clone, Debug)]
@@ -66,7 +68,9 @@ impl Default for RequestMetrics {
 
 impl RequestMetrics {
     fn record(&self, labels: &RequestLabels, reason: Option<&'static str>, duration: Duration) {
-        self.seconds.get_or_create(labels).observe(duration.as_secs_f64());
+        self.seconds
+            .get_or_create(labels)
+            .observe(duration.as_secs_f64());
         if let Some(reason) = reason {
             self.refusals.get_or_create(&RefusalLabels { reason }).inc();
         }
@@ -151,7 +155,11 @@ impl Seen {
     fn record(&self, status: u16, refused: Option<&Refused>) {
         let duration = self.started.elapsed();
         if let Some(metrics) = &self.metrics {
-            let labels = RequestLabels { route: self.route, method: self.method, status };
+            let labels = RequestLabels {
+                route: self.route,
+                method: self.method,
+                status,
+            };
             metrics.record(&labels, refused.map(|refused| refused.reason), duration);
         }
         self.log(status, refused, duration);
@@ -163,8 +171,11 @@ impl Seen {
         // Of a caller who is proven, it is the same.
         let unverified_tenant = self.caller.unverified_tenant().filter(|_| proven.is_none());
         // As texts: to format them through `Display` takes longer than all the rest of the line.
-        let (mut id, mut tenant, mut user) =
-            (Uuid::encode_buffer(), Uuid::encode_buffer(), Uuid::encode_buffer());
+        let (mut id, mut tenant, mut user) = (
+            Uuid::encode_buffer(),
+            Uuid::encode_buffer(),
+            Uuid::encode_buffer(),
+        );
         let mut claimed = Uuid::encode_buffer();
         let id = text(self.id, &mut id);
         let tenant = proven.map(|owner| text(owner.tenant, &mut tenant));
@@ -192,7 +203,10 @@ impl Seen {
             };
         }
         match refused {
-            Some(Refused { audit: Some(decision), .. }) => {
+            Some(Refused {
+                audit: Some(decision),
+                ..
+            }) => {
                 line!("tenant_tasks::audit", tracing::Level::INFO, decision);
             }
             _ if status >= StatusCode::INTERNAL_SERVER_ERROR.as_u16() => {
@@ -206,7 +220,11 @@ impl Seen {
 impl Drop for Seen {
     fn drop(&mut self) {
         if !self.is_answered {
-            let status = if thread::panicking() { PANICKED } else { CLIENT_GONE };
+            let status = if thread::panicking() {
+                PANICKED
+            } else {
+                CLIENT_GONE
+            };
             self.record(status, None);
         }
     }
@@ -217,13 +235,23 @@ fn text(id: impl Into<Uuid>, buffer: &mut [u8]) -> &str {
 }
 
 /// The routes, as the router spells them.
-const ROUTES: [&str; 6] = ["/api/tasks", "/api/tasks/{id}", "/api/me", "/health", "/ready", "/openapi.json"];
+const ROUTES: [&str; 6] = [
+    "/api/tasks",
+    "/api/tasks/{id}",
+    "/api/me",
+    "/health",
+    "/ready",
+    "/openapi.json",
+];
 
 fn route(matched: Option<&MatchedPath>) -> &'static str {
     match matched.map(MatchedPath::as_str) {
         None => "none",
         // The page and what it is made of.
-        Some(path) => ROUTES.into_iter().find(|route| *route == path).unwrap_or("/docs"),
+        Some(path) => ROUTES
+            .into_iter()
+            .find(|route| *route == path)
+            .unwrap_or("/docs"),
     }
 }
 

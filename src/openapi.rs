@@ -14,12 +14,14 @@ use axum::{
 use utoipa::{
     IntoParams, IntoResponses, OpenApi, PartialSchema, ToSchema,
     openapi::{
-        self, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
-        SchemaFormat, SecurityRequirement, Type,
+        self, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder,
+        Schema, SchemaFormat, SecurityRequirement, Type,
         content::ContentBuilder,
         header::Header,
         path::{Operation, PathItem},
-        security::{AuthorizationCode, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme},
+        security::{
+            AuthorizationCode, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
+        },
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi, oauth};
@@ -81,16 +83,22 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("An access token that Entra issued to a person for this API"))
+        .description(Some(
+            "An access token that Entra issued to a person for this API",
+        ))
         .build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     let mut ways = vec![SecurityRequirement::new(BEARER, [""; 0])];
     if docs.spa_client_id.is_some() {
         let scopes = docs.scopes();
-        let known = scopes.iter().map(|scope| (scope.clone(), "Tasks on your behalf".to_owned()));
+        let known = scopes
+            .iter()
+            .map(|scope| (scope.clone(), "Tasks on your behalf".to_owned()));
         let known: Scopes = known.collect();
-        let (authorize, token) =
-            (docs.authority.sign_in_url("authorize"), docs.authority.sign_in_url("token"));
+        let (authorize, token) = (
+            docs.authority.sign_in_url("authorize"),
+            docs.authority.sign_in_url("token"),
+        );
         let flow = Flow::AuthorizationCode(AuthorizationCode::new(authorize, token, known));
         components.add_security_scheme(ENTRA, SecurityScheme::OAuth2(OAuth2::new([flow])));
         ways.insert(0, SecurityRequirement::new(ENTRA, scopes));
@@ -100,10 +108,16 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
             for response in operation.responses.responses.values_mut() {
                 if let RefOr::T(response) = response {
                     let request_id = header(Type::String, "This request in the log");
-                    response.headers.insert("X-Request-Id".to_owned(), request_id.into());
+                    response
+                        .headers
+                        .insert("X-Request-Id".to_owned(), request_id.into());
                 }
             }
-            let tag = if path.starts_with("/api/") { "API" } else { "Operation" };
+            let tag = if path.starts_with("/api/") {
+                "API"
+            } else {
+                "Operation"
+            };
             operation.tags = Some(vec![tag.to_owned()]);
             if path.starts_with("/api/") {
                 operation.security = Some(ways.clone());
@@ -114,14 +128,25 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+    [
+        &mut item.get,
+        &mut item.post,
+        &mut item.patch,
+        &mut item.delete,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// `/openapi.json` and `/docs`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S> {
     let mut page = SwaggerUi::new("/docs")
         .url("/openapi.json", document(docs))
-        .config(Config::default().validator_url("none").display_request_duration(true));
+        .config(
+            Config::default()
+                .validator_url("none")
+                .display_request_duration(true),
+        );
     if let Some(client_id) = docs.spa_client_id {
         let oauth = oauth::Config::new()
             .client_id(&client_id.to_string())
@@ -135,10 +160,14 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S>
         docs.authority.origin()
     );
     let policy = HeaderValue::try_from(policy).expect("an authority is a URL");
-    Router::from(page).layer(middleware::map_response(move |mut response: AxumResponse| {
-        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy.clone());
-        std::future::ready(response)
-    }))
+    Router::from(page).layer(middleware::map_response(
+        move |mut response: AxumResponse| {
+            response
+                .headers_mut()
+                .insert(CONTENT_SECURITY_POLICY, policy.clone());
+            std::future::ready(response)
+        },
+    ))
 }
 
 impl Docs {
@@ -153,8 +182,13 @@ impl Docs {
 pub(crate) struct PageParameters;
 
 impl IntoParams for PageParameters {
-    fn into_params(_: impl Fn() -> Option<openapi::path::ParameterIn>) -> Vec<openapi::path::Parameter> {
-        let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_PAGE));
+    fn into_params(
+        _: impl Fn() -> Option<openapi::path::ParameterIn>,
+    ) -> Vec<openapi::path::Parameter> {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(MAX_PAGE));
         let parameter = |name: &str, description: &str, schema: RefOr<Schema>| {
             openapi::path::ParameterBuilder::new()
                 .name(name)
@@ -176,14 +210,37 @@ pub(crate) struct Refused;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let challenge =
-            || ("WWW-Authenticate", header(Type::String, "What is wrong with the credentials (RFC 6750)"));
+        let challenge = || {
+            (
+                "WWW-Authenticate",
+                header(
+                    Type::String,
+                    "What is wrong with the credentials (RFC 6750)",
+                ),
+            )
+        };
         BTreeMap::from([
-            refusal("400", "More than one `Authorization` header, or an empty token", Some(challenge())),
-            refusal("401", "Not signed in, or anything wrong with the token", Some(challenge())),
-            refusal("403", "The organisation, the role or the scope is not enough", Some(challenge())),
+            refusal(
+                "400",
+                "More than one `Authorization` header, or an empty token",
+                Some(challenge()),
+            ),
+            refusal(
+                "401",
+                "Not signed in, or anything wrong with the token",
+                Some(challenge()),
+            ),
+            refusal(
+                "403",
+                "The organisation, the role or the scope is not enough",
+                Some(challenge()),
+            ),
             refusal("408", "The request took too long", None),
-            refusal("429", "The organisation sends too many requests", Some(retry_after())),
+            refusal(
+                "429",
+                "The organisation sends too many requests",
+                Some(retry_after()),
+            ),
         ])
     }
 }
@@ -206,7 +263,11 @@ pub(crate) struct InvalidParameter;
 
 impl IntoResponses for InvalidParameter {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        BTreeMap::from([refusal("422", "Something is wrong in the path, the query or the body", None)])
+        BTreeMap::from([refusal(
+            "422",
+            "Something is wrong in the path, the query or the body",
+            None,
+        )])
     }
 }
 
@@ -224,9 +285,17 @@ impl IntoResponses for InvalidBody {
     }
 }
 
-fn refusal(status: &str, description: &str, header: Option<(&str, Header)>) -> (String, RefOr<Response>) {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(RefusalBody::name()))).build();
-    let mut response = ResponseBuilder::new().description(description).content("application/json", body);
+fn refusal(
+    status: &str,
+    description: &str,
+    header: Option<(&str, Header)>,
+) -> (String, RefOr<Response>) {
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(RefusalBody::name())))
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(description)
+        .content("application/json", body);
     if let Some((name, header)) = header {
         response = response.header(name, header);
     }
@@ -234,7 +303,10 @@ fn refusal(status: &str, description: &str, header: Option<(&str, Header)>) -> (
 }
 
 fn retry_after() -> (&'static str, Header) {
-    ("Retry-After", header(Type::Integer, "After how many seconds to try again"))
+    (
+        "Retry-After",
+        header(Type::Integer, "After how many seconds to try again"),
+    )
 }
 
 fn header(of: Type, description: &str) -> Header {
@@ -270,7 +342,10 @@ impl PartialSchema for UserId {
 
 fn guid() -> RefOr<Schema> {
     let format = SchemaFormat::KnownFormat(KnownFormat::Uuid);
-    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .into()
 }
 
 impl PartialSchema for Title {
@@ -280,7 +355,9 @@ impl PartialSchema for Title {
         let pattern = format!("^[^{CONTROL}]*[^{CONTROL}{WHITE}][^{CONTROL}]*$");
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("Not blank, without control characters; kept exactly as sent"))
+            .description(Some(
+                "Not blank, without control characters; kept exactly as sent",
+            ))
             .min_length(Some(1))
             .max_length(Some(Title::MAX_CHARS))
             .pattern(Some(pattern))

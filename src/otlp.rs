@@ -31,10 +31,17 @@ impl Exporter {
     /// When the system offers no TLS.
     pub fn new(endpoint: &Url) -> Result<Self, ExporterBuildError> {
         let endpoint = format!("{}/v1/traces", endpoint.as_str().trim_end_matches('/'));
-        let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
-        let service = Resource::builder().with_service_name(env!("CARGO_PKG_NAME")).build();
-        let provider =
-            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(service).build();
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_endpoint(endpoint)
+            .build()?;
+        let service = Resource::builder()
+            .with_service_name(env!("CARGO_PKG_NAME"))
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(service)
+            .build();
         Ok(Self(provider))
     }
 
@@ -49,7 +56,10 @@ impl Exporter {
                 && *metadata.level() <= Level::DEBUG
         });
         let tracer = self.0.tracer(env!("CARGO_PKG_NAME"));
-        OpenTelemetryLayer::new(tracer).with_location(false).with_threads(false).with_filter(is_ours)
+        OpenTelemetryLayer::new(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(is_ours)
     }
 
     /// Sends what has not been sent yet.
@@ -69,9 +79,14 @@ pub(crate) fn continue_trace(span: &Span, headers: &HeaderMap) {
     if trace_context::trace_id(headers).is_none() {
         return;
     }
-    let state = headers.get(TRACESTATE).filter(|state| state.len() <= MAX_TRACESTATE);
+    let state = headers
+        .get(TRACESTATE)
+        .filter(|state| state.len() <= MAX_TRACESTATE);
     let known = [(TRACEPARENT, headers.get(TRACEPARENT)), (TRACESTATE, state)];
-    let headers = known.into_iter().filter_map(|(name, value)| Some((name, value?.clone()))).collect();
+    let headers = known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?.clone())))
+        .collect();
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(&headers));
     // Without a layer that makes traces there is nothing to be part of.
     let _ = span.set_parent(context);

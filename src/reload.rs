@@ -50,7 +50,12 @@ impl Reloader {
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let applied = fs::read(directory.join(".env")).ok();
-        Ok(Self { directory, hangup, applied, is_current: Arc::new(AtomicBool::new(true)) })
+        Ok(Self {
+            directory,
+            hangup,
+            applied,
+            is_current: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// Whether the newest settings are those in force: false while they make no sense.
@@ -80,7 +85,8 @@ impl Reloader {
     }
 
     fn reload(&self, verifier: &Verifier) {
-        let config = config::read_variables(&self.directory).and_then(|variables| Config::parse(&variables));
+        let config =
+            config::read_variables(&self.directory).and_then(|variables| Config::parse(&variables));
         self.is_current.store(config.is_ok(), Ordering::Relaxed);
         match config {
             Ok(config) => {

@@ -59,7 +59,10 @@ pub fn router(
         .route("/ready", get(ready))
         .route("/api/me", get(me))
         .route("/api/tasks", get(handlers::list).post(handlers::create))
-        .route("/api/tasks/{id}", patch(handlers::update).delete(handlers::remove))
+        .route(
+            "/api/tasks/{id}",
+            patch(handlers::update).delete(handlers::remove),
+        )
         // `/openapi.json`, and `/docs` with what that page is made of.
         .merge(docs.map(openapi::router).unwrap_or_default())
         .fallback(async || ApiError::RouteNotFound)
@@ -70,7 +73,11 @@ pub fn router(
 
 /// What every request passes, whatever its route; apart from the routes, so that a benchmark can
 /// tell the cost of one from the other's.
-pub fn layered(routes: Router, allowed_origins: &[HeaderValue], metrics: Option<RequestMetrics>) -> Router {
+pub fn layered(
+    routes: Router,
+    allowed_origins: &[HeaderValue],
+    metrics: Option<RequestMetrics>,
+) -> Router {
     routes
         // The first layer is the innermost: a refused preflight is logged too.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -149,7 +156,9 @@ fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
 }
 
 async fn limit_time(request: Request, next: Next) -> Result<Response, ApiError> {
-    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_| ApiError::Timeout)
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
+        .await
+        .map_err(|_| ApiError::Timeout)
 }
 
 impl FromRef<AppState> for Arc<Verifier> {

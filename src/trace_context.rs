@@ -18,10 +18,17 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
         return None;
     }
     let mut fields = value.split('-');
-    let [version, trace_id, parent_id, flags] =
-        [(fields.next()?, 2), (fields.next()?, 32), (fields.next()?, 16), (fields.next()?, 2)];
+    let [version, trace_id, parent_id, flags] = [
+        (fields.next()?, 2),
+        (fields.next()?, 32),
+        (fields.next()?, 16),
+        (fields.next()?, 2),
+    ];
     let is_hex = |(field, length): (&str, usize)| {
-        field.len() == length && field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        field.len() == length
+            && field
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let is_zero = |(field, _): (&str, usize)| field.bytes().all(|byte| byte == b'0');
     let is_well_formed = [version, trace_id, parent_id, flags].into_iter().all(is_hex)
@@ -42,14 +49,23 @@ mod tests {
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn headers(values: &[&'static str]) -> HeaderMap {
-        values.iter().map(|value| (TRACEPARENT, HeaderValue::from_static(value))).collect()
+        values
+            .iter()
+            .map(|value| (TRACEPARENT, HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
     fn a_trace_id_is_taken_from_a_well_formed_header_alone() {
-        assert_eq!(trace_id(&headers(&[GOOD])), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(
+            trace_id(&headers(&[GOOD])),
+            Some("0af7651916cd43dd8448eb211c80319c")
+        );
         let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-comes-then";
-        assert_eq!(trace_id(&headers(&[later])), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(
+            trace_id(&headers(&[later])),
+            Some("0af7651916cd43dd8448eb211c80319c")
+        );
         for bad in [
             "",
             "00",
@@ -64,7 +80,11 @@ mod tests {
         ] {
             assert_eq!(trace_id(&headers(&[bad])), None, "{bad}");
         }
-        assert_eq!(trace_id(&headers(&[GOOD, GOOD])), None, "of two headers neither counts");
+        assert_eq!(
+            trace_id(&headers(&[GOOD, GOOD])),
+            None,
+            "of two headers neither counts"
+        );
         assert_eq!(trace_id(&headers(&[])), None);
     }
 }

@@ -26,12 +26,20 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) const fn new(limit: Limit) -> Self {
-        Self { limit, earned_at: Duration::ZERO, last_taken: None }
+        Self {
+            limit,
+            earned_at: Duration::ZERO,
+            last_taken: None,
+        }
     }
 
     /// Whether there is one to take.
     pub(super) fn is_left(&self, now: Duration) -> bool {
-        let Limit { burst, interval, spacing } = self.limit;
+        let Limit {
+            burst,
+            interval,
+            spacing,
+        } = self.limit;
         let is_too_soon = self.last_taken.is_some_and(|last| now < last + spacing);
         !is_too_soon && self.earned_at <= now + interval * (burst - 1)
     }
@@ -59,18 +67,28 @@ mod tests {
     /// Asks once a second for half an hour.
     fn taken(limit: Limit) -> Vec<u64> {
         let mut allowance = Allowance::new(limit);
-        (0..1800).filter(|&second| allowance.take(Duration::from_secs(second))).collect()
+        (0..1800)
+            .filter(|&second| allowance.take(Duration::from_secs(second)))
+            .collect()
     }
 
     #[test]
     fn after_the_burst_one_is_given_each_interval() {
-        let limit = Limit { burst: 2, interval: Duration::from_mins(5), spacing: Duration::from_secs(30) };
+        let limit = Limit {
+            burst: 2,
+            interval: Duration::from_mins(5),
+            spacing: Duration::from_secs(30),
+        };
         assert_eq!(taken(limit), [0, 30, 300, 600, 900, 1200, 1500]);
     }
 
     #[test]
     fn a_rest_earns_a_new_burst_and_no_more() {
-        let limit = Limit { burst: 3, interval: Duration::from_secs(10), spacing: Duration::ZERO };
+        let limit = Limit {
+            burst: 3,
+            interval: Duration::from_secs(10),
+            spacing: Duration::ZERO,
+        };
         let mut allowance = Allowance::new(limit);
         for now in [Duration::ZERO, Duration::from_hours(24)] {
             let taken = (0..10).filter(|_| allowance.take(now)).count();

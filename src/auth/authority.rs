@@ -41,7 +41,11 @@ impl Authority {
     /// The public cloud's authority, whose issuer also stands in other clouds' keys.
     pub(super) fn public() -> Self {
         let host = Self::PUBLIC.trim_start_matches("https://").to_owned();
-        Self { origin: Self::PUBLIC.to_owned(), host, is_loopback: false }
+        Self {
+            origin: Self::PUBLIC.to_owned(),
+            host,
+            is_loopback: false,
+        }
     }
 
     /// Parses an authority; a slash at the end is ignored.
@@ -66,7 +70,11 @@ impl Authority {
             "http" if is_loopback => {}
             _ => return Err(AuthorityError::Insecure),
         }
-        Ok(Self { origin: url.origin().ascii_serialization(), host: host.to_string(), is_loopback })
+        Ok(Self {
+            origin: url.origin().ascii_serialization(),
+            host: host.to_string(),
+            is_loopback,
+        })
     }
 
     /// Where the tenant's signing keys are published. Tokens of both versions are checked
@@ -93,7 +101,11 @@ impl Authority {
     pub fn v1_issuer(&self, tenant: TenantId) -> String {
         // US Government shares the public cloud's name for this; China has its own.
         let is_china = CHINA.contains(&self.host.as_str());
-        let host = if is_china { "sts.chinacloudapi.cn" } else { "sts.windows.net" };
+        let host = if is_china {
+            "sts.chinacloudapi.cn"
+        } else {
+            "sts.windows.net"
+        };
         format!("https://{host}/{tenant}/")
     }
 
@@ -106,7 +118,9 @@ impl Authority {
     /// Whether the authority belongs to the cloud of that `cloud_instance_name`, such as
     /// `microsoftonline.com`.
     pub(super) fn is_in_cloud(&self, name: &str) -> bool {
-        self.host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        self.host
+            .strip_suffix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
     /// Whether the authority is on this machine: a stand-in for Entra.

@@ -39,7 +39,11 @@ pub(super) struct Validity {
 
 impl Expectations {
     pub(super) fn new(authority: Authority, client_id: Uuid) -> Self {
-        Self { authority, app_id_uri: format!("api://{client_id}"), client_id: client_id.to_string() }
+        Self {
+            authority,
+            app_id_uri: format!("api://{client_id}"),
+            client_id: client_id.to_string(),
+        }
     }
 
     /// The audience of this API's tokens, in its longer form.
@@ -49,7 +53,10 @@ impl Expectations {
 
     /// The issuer of a tenant's tokens of this version, and of the other one.
     pub(super) fn issuers(&self, tenant: TenantId, version: &str) -> (String, String) {
-        let (v1, v2) = (self.authority.v1_issuer(tenant), self.authority.v2_issuer(tenant));
+        let (v1, v2) = (
+            self.authority.v1_issuer(tenant),
+            self.authority.v2_issuer(tenant),
+        );
         if version == "1.0" { (v1, v2) } else { (v2, v1) }
     }
 
@@ -81,8 +88,15 @@ impl Expectations {
             return Err(InvalidToken::Expired);
         }
         let not_before = claims.time("nbf")?.max(claims.time("iat")?);
-        let validity = Validity { not_before, expires };
-        if validity.includes(now) { Ok(validity) } else { Err(InvalidToken::NotYetValid) }
+        let validity = Validity {
+            not_before,
+            expires,
+        };
+        if validity.includes(now) {
+            Ok(validity)
+        } else {
+            Err(InvalidToken::NotYetValid)
+        }
     }
 }
 
@@ -108,7 +122,10 @@ impl Claims {
         match self.0.value("tid") {
             None | Some(Value::Null) => Err(InvalidToken::MissingTenant),
             Some(Value::String(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
-            Some(tid) => tid.as_str().and_then(|tid| tid.parse().ok()).ok_or(InvalidToken::MalformedTenant),
+            Some(tid) => tid
+                .as_str()
+                .and_then(|tid| tid.parse().ok())
+                .ok_or(InvalidToken::MalformedTenant),
         }
     }
 
@@ -122,14 +139,22 @@ impl Claims {
 impl SignedClaims {
     /// `oid`, the person within the tenant.
     pub(super) fn user(&self) -> Result<UserId, InvalidToken> {
-        self.members().string("oid").and_then(|oid| oid.parse().ok()).ok_or(InvalidToken::Claim("oid"))
+        self.members()
+            .string("oid")
+            .and_then(|oid| oid.parse().ok())
+            .ok_or(InvalidToken::Claim("oid"))
     }
 
     /// `roles`: the app roles the tenant has assigned to the person; none if there is no such claim.
     pub(super) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
-        let Some(roles) = self.members().value("roles") else { return Ok(Vec::new()) };
+        let Some(roles) = self.members().value("roles") else {
+            return Ok(Vec::new());
+        };
         let roles = roles.as_array().and_then(|roles| {
-            roles.iter().map(|role| role.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+            roles
+                .iter()
+                .map(|role| role.as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
         });
         roles.ok_or(InvalidToken::Claim("roles"))
     }

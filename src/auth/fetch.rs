@@ -74,7 +74,10 @@ pub async fn fetch_keys(
 impl FetchError {
     /// Whether this is how Entra answers for a tenant that does not exist.
     pub(super) fn is_absent_tenant(&self) -> bool {
-        matches!(self, Self::Status(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND))
+        matches!(
+            self,
+            Self::Status(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+        )
     }
 }
 
@@ -89,16 +92,30 @@ impl KeySource {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("tenant-tasks/", env!("CARGO_PKG_VERSION")));
         // A proxy for the way out must not stand between us and this machine.
-        let client = if authority.is_loopback() { client.no_proxy() } else { client };
-        Ok(Self { turns: Semaphore::new(MAX_FETCHES), client: client.build()?, authority })
+        let client = if authority.is_loopback() {
+            client.no_proxy()
+        } else {
+            client
+        };
+        Ok(Self {
+            turns: Semaphore::new(MAX_FETCHES),
+            client: client.build()?,
+            authority,
+        })
     }
 
     /// # Errors
     ///
     /// [`FetchError`] for anything but a document with at least one usable key.
     pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
-        let _turn = timeout(TIMEOUT, self.turns.acquire()).await.map_err(|_| FetchError::NoTurn)?;
-        let response = self.client.get(self.authority.keys_url(tenant)).send().await?;
+        let _turn = timeout(TIMEOUT, self.turns.acquire())
+            .await
+            .map_err(|_| FetchError::NoTurn)?;
+        let response = self
+            .client
+            .get(self.authority.keys_url(tenant))
+            .send()
+            .await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }

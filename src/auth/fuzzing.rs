@@ -5,8 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    authority::Authority, claims::Expectations, error::AuthError, jwks::SigningKeys, key_set::KeySet,
-    principal::Principal, token::UnverifiedToken,
+    authority::Authority, claims::Expectations, error::AuthError, jwks::SigningKeys,
+    key_set::KeySet, principal::Principal, token::UnverifiedToken,
 };
 use crate::ids::TenantId;
 
@@ -35,7 +35,11 @@ pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
     let parse = || SigningKeys::parse(document, &Authority::public(), tenant).ok();
     let (first, second) = (parse()?, parse()?);
     let refused = first.refused.len();
-    let ids: Vec<_> = first.keys.iter().map(|(key_id, _)| key_id.clone()).collect();
+    let ids: Vec<_> = first
+        .keys
+        .iter()
+        .map(|(key_id, _)| key_id.clone())
+        .collect();
     let (once, changes) = KeySet::default().merge(first.keys, Duration::ZERO);
     assert_eq!(changes.new.len(), unique(&ids));
     let (twice, again) = once.merge(second.keys, Duration::from_secs(1));

@@ -20,8 +20,11 @@ use super::{
 use crate::ids::parse_guid;
 
 /// Whose access tokens are taken for this API's most often, by their `aud`.
-const MICROSOFT_GRAPH: [&str; 3] =
-    ["00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", "https://graph.microsoft.com/"];
+const MICROSOFT_GRAPH: [&str; 3] = [
+    "00000003-0000-0000-c000-000000000000",
+    "https://graph.microsoft.com",
+    "https://graph.microsoft.com/",
+];
 
 /// What the verifier made of a token, and why.
 #[derive(Debug)]
@@ -45,12 +48,25 @@ impl Verifier {
     pub async fn inspect(&self, unverified_jwt: &str) -> Inspection {
         let outcome = self.verify(unverified_jwt, &Caller::default()).await;
         let mut segments = unverified_jwt.split('.');
-        let mut members = || segments.next().and_then(decode).and_then(|json| Members::parse(&json).ok());
-        let unverified = Unverified { header: members(), claims: members() };
+        let mut members = || {
+            segments
+                .next()
+                .and_then(decode)
+                .and_then(|json| Members::parse(&json).ok())
+        };
+        let unverified = Unverified {
+            header: members(),
+            claims: members(),
+        };
         let now = self.clock.since_epoch();
-        let why = outcome.as_ref().err().map(|error| self.why(error, unverified_jwt, &unverified, now));
-        let unverified_claims =
-            unverified.summary().into_iter().map(|(name, value)| (name, printable(&value)));
+        let why = outcome
+            .as_ref()
+            .err()
+            .map(|error| self.why(error, unverified_jwt, &unverified, now));
+        let unverified_claims = unverified
+            .summary()
+            .into_iter()
+            .map(|(name, value)| (name, printable(&value)));
         Inspection {
             outcome,
             why: why.as_deref().map(printable),
@@ -58,15 +74,27 @@ impl Verifier {
         }
     }
 
-    fn why(&self, error: &AuthError, unverified_jwt: &str, unverified: &Unverified, now: Duration) -> String {
+    fn why(
+        &self,
+        error: &AuthError,
+        unverified_jwt: &str,
+        unverified: &Unverified,
+        now: Duration,
+    ) -> String {
         match error {
-            AuthError::MissingToken | AuthError::MalformedCredentials => "There is no token.".to_owned(),
-            AuthError::InvalidToken(invalid) => self.why_invalid(*invalid, unverified_jwt, unverified, now),
+            AuthError::MissingToken | AuthError::MalformedCredentials => {
+                "There is no token.".to_owned()
+            }
+            AuthError::InvalidToken(invalid) => {
+                self.why_invalid(*invalid, unverified_jwt, unverified, now)
+            }
             AuthError::TenantNotAllowed(tenant) => format!(
                 "Its tenant (tid), {tenant}, is not in ALLOWED_TENANT_IDS. \
                  `tenant-tasks tenants add {tenant}` lets its people in."
             ),
-            AuthError::AppOnly if unverified.claim("idtyp").and_then(Value::as_str) == Some("app") => {
+            AuthError::AppOnly
+                if unverified.claim("idtyp").and_then(Value::as_str) == Some("app") =>
+            {
                 "Its idtyp is \"app\": an app asked for it on its own, without a person.".to_owned()
             }
             AuthError::AppOnly => {
@@ -90,10 +118,17 @@ impl Verifier {
                 "Its organisation has sent too many requests this second.".to_owned()
             }
             AuthError::KeysUnavailable { .. } => {
-                let tenant = unverified.claim("tid").and_then(Value::as_str).and_then(|tid| tid.parse().ok());
+                let tenant = unverified
+                    .claim("tid")
+                    .and_then(Value::as_str)
+                    .and_then(|tid| tid.parse().ok());
                 let is_checked =
                     tenant.is_some_and(|tenant| self.access().tenants.expected().contains(&tenant));
-                let advice = if is_checked { " `tenant-tasks check` says what is in the way." } else { "" };
+                let advice = if is_checked {
+                    " `tenant-tasks check` says what is in the way."
+                } else {
+                    ""
+                };
                 format!(
                     "The signing keys of its tenant cannot be fetched now, so its signature could not be checked; \
                      all that comes before is well.{advice}"
@@ -111,16 +146,27 @@ impl Verifier {
     ) -> String {
         match invalid {
             InvalidToken::TooLong => {
-                format!("It is {} bytes long, and at most {MAX_BYTES} are taken.", jwt.len())
+                format!(
+                    "It is {} bytes long, and at most {MAX_BYTES} are taken.",
+                    jwt.len()
+                )
             }
             InvalidToken::Malformed | InvalidToken::DuplicateMember => what_is_malformed(jwt),
             InvalidToken::Algorithm => {
-                format!("Its algorithm (alg) {}; only \"RS256\" is taken.", is(unverified.parameter("alg")))
+                format!(
+                    "Its algorithm (alg) {}; only \"RS256\" is taken.",
+                    is(unverified.parameter("alg"))
+                )
             }
             InvalidToken::UnsupportedHeader => {
-                let names = UNSUPPORTED.into_iter().filter(|name| unverified.parameter(name).is_some());
+                let names = UNSUPPORTED
+                    .into_iter()
+                    .filter(|name| unverified.parameter(name).is_some());
                 let names: Vec<_> = names.collect();
-                format!("Its header has {}, which this service does not support.", names.join(", "))
+                format!(
+                    "Its header has {}, which this service does not support.",
+                    names.join(", ")
+                )
             }
             InvalidToken::KeyId => {
                 format!(
@@ -129,7 +175,10 @@ impl Verifier {
                 )
             }
             InvalidToken::MissingTenant | InvalidToken::MalformedTenant => {
-                format!("Its tenant (tid) {}; it must be a GUID with hyphens.", is(unverified.claim("tid")))
+                format!(
+                    "Its tenant (tid) {}; it must be a GUID with hyphens.",
+                    is(unverified.claim("tid"))
+                )
             }
             InvalidToken::Issuer => self.why_issuer(unverified),
             InvalidToken::Audience => self.why_audience(unverified),
@@ -143,7 +192,9 @@ impl Verifier {
             },
             InvalidToken::NotYetValid => {
                 let times = ["nbf", "iat"].map(|name| (name, unverified.time(name)));
-                let times = times.into_iter().filter_map(|(name, time)| Some((name, time?)));
+                let times = times
+                    .into_iter()
+                    .filter_map(|(name, time)| Some((name, time?)));
                 match times.rev().max_by_key(|(_, time)| *time) {
                     Some((name, time)) => format!(
                         "It is valid only from {} on ({name}), in {}: is this machine's clock right?",
@@ -154,7 +205,10 @@ impl Verifier {
                 }
             }
             InvalidToken::Claim("ver") => {
-                format!("Its version (ver) {}; it must be \"1.0\" or \"2.0\".", is(unverified.claim("ver")))
+                format!(
+                    "Its version (ver) {}; it must be \"1.0\" or \"2.0\".",
+                    is(unverified.claim("ver"))
+                )
             }
             InvalidToken::Claim(name) => {
                 let wanted = match name {
@@ -171,7 +225,10 @@ impl Verifier {
                 is(unverified.parameter("kid"))
             ),
             InvalidToken::RevokedKey => {
-                format!("Its key id (kid) {}, and REVOKED_KEY_IDS lists it.", is(unverified.parameter("kid")))
+                format!(
+                    "Its key id (kid) {}, and REVOKED_KEY_IDS lists it.",
+                    is(unverified.parameter("kid"))
+                )
             }
             InvalidToken::Signature => format!(
                 "Its signature is not one that the tenant's key {} made of these very bytes: it was altered, or \
@@ -182,14 +239,21 @@ impl Verifier {
     }
 
     fn why_issuer(&self, unverified: &Unverified) -> String {
-        let tenant = unverified.claim("tid").and_then(Value::as_str).and_then(|tid| tid.parse().ok());
-        let (Some(tenant), Some(version)) = (tenant, unverified.claim("ver").and_then(Value::as_str)) else {
+        let tenant = unverified
+            .claim("tid")
+            .and_then(Value::as_str)
+            .and_then(|tid| tid.parse().ok());
+        let (Some(tenant), Some(version)) =
+            (tenant, unverified.claim("ver").and_then(Value::as_str))
+        else {
             return format!("Its issuer (iss) {}.", is(unverified.claim("iss")));
         };
         let (this, other) = self.expectations.issuers(tenant, version);
         let issuer = unverified.claim("iss");
         let hint = match issuer.and_then(Value::as_str) {
-            Some(issuer) if issuer == other => " That is the issuer of the other version than its ver says.",
+            Some(issuer) if issuer == other => {
+                " That is the issuer of the other version than its ver says."
+            }
             Some(issuer)
                 if issuer
                     .split('/')
@@ -199,19 +263,27 @@ impl Verifier {
             }
             Some(_) | None => "",
         };
-        format!("Its issuer (iss) {}; of its tenant and version it would be \"{this}\".{hint}", is(issuer))
+        format!(
+            "Its issuer (iss) {}; of its tenant and version it would be \"{this}\".{hint}",
+            is(issuer)
+        )
     }
 
     fn why_audience(&self, unverified: &Unverified) -> String {
         let audience = unverified.claim("aud");
         let uri = self.expectations.app_id_uri();
-        let is_graphs = audience.and_then(Value::as_str).is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
+        let is_graphs = audience
+            .and_then(Value::as_str)
+            .is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
         let hint = if is_graphs {
             " It is for Microsoft Graph: the app must ask for a scope of this API."
         } else {
             ""
         };
-        format!("Its audience (aud) {}; this API is \"{uri}\" or that id alone.{hint}", is(audience))
+        format!(
+            "Its audience (aud) {}; this API is \"{uri}\" or that id alone.{hint}",
+            is(audience)
+        )
     }
 }
 
@@ -225,7 +297,9 @@ impl Unverified {
     }
 
     fn time(&self, name: &str) -> Option<Duration> {
-        self.claim(name)?.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        self.claim(name)?
+            .as_f64()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     fn summary(&self) -> Vec<(&'static str, String)> {
@@ -243,11 +317,20 @@ impl Unverified {
         ];
         let claims = claims.into_iter().filter_map(|(title, name)| {
             let value = self.claim(name)?;
-            Some((title, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            Some((
+                title,
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned),
+            ))
         });
         let times = [("issued", "iat"), ("valid from", "nbf"), ("expires", "exp")];
-        let times = times.into_iter().filter_map(|(title, name)| Some((title, at(self.time(name)?))));
-        let key_id = self.parameter("kid").map(|key_id| ("signing key", key_id.to_string()));
+        let times = times
+            .into_iter()
+            .filter_map(|(title, name)| Some((title, at(self.time(name)?))));
+        let key_id = self
+            .parameter("kid")
+            .map(|key_id| ("signing key", key_id.to_string()));
         claims.chain(times).chain(key_id).collect()
     }
 }
@@ -260,15 +343,26 @@ fn decode(segment: &str) -> Option<Vec<u8>> {
 fn what_is_malformed(jwt: &str) -> String {
     let segments: Vec<_> = jwt.split('.').collect();
     if segments.len() != 3 {
-        let encrypted = if segments.len() == 5 { " Five would be an encrypted token." } else { "" };
+        let encrypted = if segments.len() == 5 {
+            " Five would be an encrypted token."
+        } else {
+            ""
+        };
         let count = segments.len();
-        return format!("It has {count} segments, separated by dots; a signed token has three.{encrypted}");
+        return format!(
+            "It has {count} segments, separated by dots; a signed token has three.{encrypted}"
+        );
     }
     for (name, segment) in ["header", "claims", "signature"].into_iter().zip(segments) {
         if segment.is_empty() {
-            return format!("Its {name} {} empty.", if name == "claims" { "are" } else { "is" });
+            return format!(
+                "Its {name} {} empty.",
+                if name == "claims" { "are" } else { "is" }
+            );
         }
-        let Some(json) = decode(segment) else { return what_is_no_base64url(name, segment) };
+        let Some(json) = decode(segment) else {
+            return what_is_no_base64url(name, segment);
+        };
         if name != "signature"
             && let Some(problem) = Members::problem(&json)
         {
@@ -279,10 +373,13 @@ fn what_is_malformed(jwt: &str) -> String {
 }
 
 fn what_is_no_base64url(name: &str, segment: &str) -> String {
-    let is_known = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    let is_known =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
     let what = match segment.chars().find(|&character| !is_known(character)) {
         Some('=') => "padding (=), which base64url in tokens does not have".to_owned(),
-        Some(character @ ('+' | '/')) => format!("{character:?}, which is base64 but not base64url"),
+        Some(character @ ('+' | '/')) => {
+            format!("{character:?}, which is base64 but not base64url")
+        }
         Some(character) => format!("{character:?}, which is not base64url"),
         None => "a length or last character that base64url does not have: it is cut off".to_owned(),
     };
@@ -292,9 +389,13 @@ fn what_is_no_base64url(name: &str, segment: &str) -> String {
 /// Without what a terminal would obey: the text may be anybody's.
 fn printable(text: &str) -> String {
     let shown = |character: char| {
-        let is_obeyed =
-            character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if is_obeyed { character.escape_unicode().to_string() } else { character.to_string() }
+        let is_obeyed = character.is_control()
+            || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if is_obeyed {
+            character.escape_unicode().to_string()
+        } else {
+            character.to_string()
+        }
     };
     text.chars().map(shown).collect()
 }

@@ -103,11 +103,16 @@ impl SigningKeys {
         authority: &Authority,
         tenant: TenantId,
     ) -> Result<Self, BadDocument> {
-        let document: Document = serde_json::from_slice(document).map_err(|_| BadDocument::Malformed)?;
+        let document: Document =
+            serde_json::from_slice(document).map_err(|_| BadDocument::Malformed)?;
         if document.keys.len() > MAX_KEYS {
             return Err(BadDocument::TooManyKeys);
         }
-        let mut parsed = Self { keys: Vec::new(), refused: Vec::new(), without_issuer: 0 };
+        let mut parsed = Self {
+            keys: Vec::new(),
+            refused: Vec::new(),
+            without_issuer: 0,
+        };
         for key in document.keys {
             let has_issuer = key.get("issuer").is_some_and(|issuer| !issuer.is_null());
             match parse_key(key, authority, tenant) {
@@ -118,7 +123,11 @@ impl SigningKeys {
                 Err(reason) => parsed.refused.push(reason),
             }
         }
-        if parsed.keys.is_empty() { Err(BadDocument::NoUsableKey) } else { Ok(parsed) }
+        if parsed.keys.is_empty() {
+            Err(BadDocument::NoUsableKey)
+        } else {
+            Ok(parsed)
+        }
     }
 }
 
@@ -129,7 +138,9 @@ impl KeyId {
     /// Parses a key id; `None` if it is empty or too long.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (1..=Self::MAX_CHARS).contains(&text.chars().count()).then(|| Self(text.into()))
+        (1..=Self::MAX_CHARS)
+            .contains(&text.chars().count())
+            .then(|| Self(text.into()))
     }
 
     /// Its length in bytes.
@@ -156,12 +167,24 @@ impl fmt::Debug for KeyId {
     }
 }
 
-fn parse_key(key: Value, authority: &Authority, tenant: TenantId) -> Result<(KeyId, SigningKey), RefusedKey> {
+fn parse_key(
+    key: Value,
+    authority: &Authority,
+    tenant: TenantId,
+) -> Result<(KeyId, SigningKey), RefusedKey> {
     let key: Jwk = serde_json::from_value(key).map_err(|_| RefusedKey::Malformed)?;
-    if key.kty != "RSA" || key.usage.as_deref() != Some("sig") || key.alg.is_some_and(|alg| alg != "RS256") {
+    if key.kty != "RSA"
+        || key.usage.as_deref() != Some("sig")
+        || key.alg.is_some_and(|alg| alg != "RS256")
+    {
         return Err(RefusedKey::Kind);
     }
-    check_issuer(key.issuer.as_deref(), key.cloud_instance_name.as_deref(), authority, tenant)?;
+    check_issuer(
+        key.issuer.as_deref(),
+        key.cloud_instance_name.as_deref(),
+        authority,
+        tenant,
+    )?;
 
     let key_id = KeyId::parse(&key.kid).ok_or(RefusedKey::Malformed)?;
     let modulus = parse_unsigned(key.n)?;
@@ -170,7 +193,13 @@ fn parse_key(key: Value, authority: &Authority, tenant: TenantId) -> Result<(Key
         return Err(RefusedKey::Size);
     }
     let decoding_key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-    Ok((key_id, SigningKey { modulus, decoding_key }))
+    Ok((
+        key_id,
+        SigningKey {
+            modulus,
+            decoding_key,
+        },
+    ))
 }
 
 /// A key says whose tokens it signs: `https://login.microsoftonline.com/{tenantid}/v2.0`, with
@@ -183,17 +212,27 @@ fn check_issuer(
 ) -> Result<(), RefusedKey> {
     let Some(issuer) = issuer else {
         // Only a stand-in for Entra leaves the issuer out.
-        return if authority.is_loopback() { Ok(()) } else { Err(RefusedKey::Issuer) };
+        return if authority.is_loopback() {
+            Ok(())
+        } else {
+            Err(RefusedKey::Issuer)
+        };
     };
     let tid = tenant.to_string();
-    let issuer = issuer.replace("{tenantid}", &tid).replace("{tenantId}", &tid);
+    let issuer = issuer
+        .replace("{tenantid}", &tid)
+        .replace("{tenantId}", &tid);
     let public = Authority::public();
     let publisher = [authority, &public]
         .into_iter()
         .find(|publisher| publisher.v2_issuer(tenant) == issuer)
         .ok_or(RefusedKey::Issuer)?;
     // The public cloud's issuer stands in the keys of other clouds too; a stand-in is in no cloud.
-    let publisher = if authority.is_loopback() { publisher } else { authority };
+    let publisher = if authority.is_loopback() {
+        publisher
+    } else {
+        authority
+    };
     if cloud.is_some_and(|cloud| !publisher.is_in_cloud(cloud)) {
         return Err(RefusedKey::Cloud);
     }
@@ -202,15 +241,18 @@ fn check_issuer(
 
 /// A `Base64urlUInt` (RFC 7518, section 2), without zeros in front.
 fn parse_unsigned(text: Option<String>) -> Result<Vec<u8>, RefusedKey> {
-    let mut bytes =
-        text.and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok()).ok_or(RefusedKey::Malformed)?;
+    let mut bytes = text
+        .and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok())
+        .ok_or(RefusedKey::Malformed)?;
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     bytes.drain(..zeros);
     Ok(bytes)
 }
 
 fn bit_length(unsigned: &[u8]) -> usize {
-    unsigned.first().map_or(0, |first| unsigned.len() * 8 - first.leading_zeros() as usize)
+    unsigned.first().map_or(0, |first| {
+        unsigned.len() * 8 - first.leading_zeros() as usize
+    })
 }
 
 #[cfg(test)]
@@ -228,7 +270,8 @@ mod tests {
     /// The ids of the keys that are not only for personal accounts.
     fn ids_of_organisations(document: &Value) -> Vec<&str> {
         let keys = document["keys"].as_array().unwrap().iter();
-        let keys = keys.filter(|key| key["issuer"] == "https://login.microsoftonline.com/{tenantid}/v2.0");
+        let keys =
+            keys.filter(|key| key["issuer"] == "https://login.microsoftonline.com/{tenantid}/v2.0");
         keys.map(|key| key["kid"].as_str().unwrap()).collect()
     }
 
@@ -255,11 +298,16 @@ mod tests {
         document["keys"][0]["cloud_instance_name"] = "microsoftonline.us".into();
         document["keys"][1]["cloud_instance_name"] = "microsoftonline.com".into();
         let document = document.to_string();
-        for (authority, index) in [("https://login.microsoftonline.us", 0), (Authority::PUBLIC, 1)] {
+        for (authority, index) in [
+            ("https://login.microsoftonline.us", 0),
+            (Authority::PUBLIC, 1),
+        ] {
             let authority = Authority::parse(authority).unwrap();
             let parsed =
-                SigningKeys::parse(document.as_bytes(), &authority, TENANT.parse().unwrap()).unwrap();
-            let expected = serde_json::from_str::<Value>(&document).unwrap()["keys"][index]["kid"].clone();
+                SigningKeys::parse(document.as_bytes(), &authority, TENANT.parse().unwrap())
+                    .unwrap();
+            let expected =
+                serde_json::from_str::<Value>(&document).unwrap()["keys"][index]["kid"].clone();
             assert_eq!(parsed.keys.len(), 1);
             assert_eq!(&*parsed.keys[0].0.0, expected.as_str().unwrap());
             assert!(parsed.refused.contains(&RefusedKey::Cloud));
@@ -269,7 +317,10 @@ mod tests {
     /// A longer record is not shipped: `ENTRA_KEYS_HISTORY` names a file of one.
     #[test]
     fn of_a_recorded_history_no_document_loses_a_key() {
-        #[expect(clippy::disallowed_methods, reason = "where the record is, is no setting of the service")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "where the record is, is no setting of the service"
+        )]
         let Ok(path) = std::env::var("ENTRA_KEYS_HISTORY") else {
             eprintln!("left out: ENTRA_KEYS_HISTORY names no record of keys documents");
             return;
@@ -279,8 +330,8 @@ mod tests {
         assert!(!documents.is_empty());
         for document in documents {
             let indexes = document[1].as_array().unwrap().iter();
-            let keys =
-                indexes.map(|index| &history["keys"][usize::try_from(index.as_u64().unwrap()).unwrap()]);
+            let keys = indexes
+                .map(|index| &history["keys"][usize::try_from(index.as_u64().unwrap()).unwrap()]);
             assert_no_key_is_lost(&serde_json::json!({ "keys": keys.collect::<Vec<_>>() }));
         }
         eprintln!("{} documents, no key lost", documents.len());

@@ -36,7 +36,10 @@ pub(super) struct Changes {
 impl KeySet {
     /// The key with this id, if it is still trusted.
     pub(super) fn find(&self, key_id: &KeyId, now: Duration) -> Option<&Arc<SigningKey>> {
-        self.keys.get(key_id).filter(|held| held.is_trusted(now)).map(|held| &held.key)
+        self.keys
+            .get(key_id)
+            .filter(|held| held.is_trusted(now))
+            .map(|held| &held.key)
     }
 
     /// Whether any key is still trusted.
@@ -46,7 +49,10 @@ impl KeySet {
 
     /// How many keys are still trusted.
     pub(super) fn usable(&self, now: Duration) -> usize {
-        self.keys.values().filter(|held| held.is_trusted(now)).count()
+        self.keys
+            .values()
+            .filter(|held| held.is_trusted(now))
+            .count()
     }
 
     /// When a key was last seen, of all the latest; `None` if none is held.
@@ -55,7 +61,11 @@ impl KeySet {
     }
 
     /// This set with the keys of a document that has just been fetched.
-    pub(super) fn merge(&self, published: Vec<(KeyId, SigningKey)>, now: Duration) -> (Self, Changes) {
+    pub(super) fn merge(
+        &self,
+        published: Vec<(KeyId, SigningKey)>,
+        now: Duration,
+    ) -> (Self, Changes) {
         let mut keys = self.keys.clone();
         keys.retain(|_, held| held.is_trusted(now));
         let mut changes = Changes::default();
@@ -65,7 +75,13 @@ impl KeySet {
                 Some(_) => changes.conflicting.push(key_id),
                 None => {
                     changes.new.push(key_id.clone());
-                    keys.insert(key_id, HeldKey { key: Arc::new(key), last_seen: now });
+                    keys.insert(
+                        key_id,
+                        HeldKey {
+                            key: Arc::new(key),
+                            last_seen: now,
+                        },
+                    );
                 }
             }
         }

@@ -56,7 +56,10 @@ pub(super) struct Counters {
 
 impl FetchTally {
     pub(super) fn of_stranger(others: Arc<Counters>) -> Self {
-        Self { others: Some(others), ..Self::default() }
+        Self {
+            others: Some(others),
+            ..Self::default()
+        }
     }
 
     /// Its tenant is expected now: it no longer counts among the others.
@@ -66,7 +69,10 @@ impl FetchTally {
 
     pub(super) fn succeeded(&self, conflicts: usize) {
         self.count(|counters| &counters.succeeded, 1);
-        self.count(|counters| &counters.conflicts, u64::try_from(conflicts).unwrap_or(u64::MAX));
+        self.count(
+            |counters| &counters.conflicts,
+            u64::try_from(conflicts).unwrap_or(u64::MAX),
+        );
     }
 
     pub(super) fn failed(&self) {

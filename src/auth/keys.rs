@@ -32,8 +32,11 @@ const MAX_REFRESHES: usize = 16;
 
 /// Fetches under way at the same time for tenants of strangers, and how many may start.
 const MAX_STRANGER_FETCHES: usize = 16;
-const STRANGER_FETCHES: Limit =
-    Limit { burst: 50, interval: Duration::from_millis(50), spacing: Duration::ZERO };
+const STRANGER_FETCHES: Limit = Limit {
+    burst: 50,
+    interval: Duration::from_millis(50),
+    spacing: Duration::ZERO,
+};
 
 /// Tenants of strangers that are remembered, with keys or as having none.
 const MAX_STRANGERS: usize = 1000;
@@ -96,7 +99,10 @@ impl KeyCache {
         key_id: &KeyId,
     ) -> Result<FoundKey, AuthError> {
         let (keys, mut admission) = self.keys_of(tenants, tenant)?;
-        let found = |key| FoundKey { key, keys: Arc::clone(&keys) };
+        let found = |key| FoundKey {
+            key,
+            keys: Arc::clone(&keys),
+        };
         if let Some(key) = keys.held(key_id) {
             return Ok(found(key));
         }
@@ -105,10 +111,14 @@ impl KeyCache {
         {
             flight.landed().await;
         }
-        keys.held(key_id).map(found).ok_or_else(|| match keys.why_not() {
-            NoKey::Unknown => InvalidToken::UnknownKey.into(),
-            NoKey::Unavailable(wait) => AuthError::KeysUnavailable { retry_after: wait.max(BUSY) },
-        })
+        keys.held(key_id)
+            .map(found)
+            .ok_or_else(|| match keys.why_not() {
+                NoKey::Unknown => InvalidToken::UnknownKey.into(),
+                NoKey::Unavailable(wait) => AuthError::KeysUnavailable {
+                    retry_after: wait.max(BUSY),
+                },
+            })
     }
 
     /// The key if it is at hand and trusted; its tenant then counts as in use.
@@ -137,9 +147,16 @@ impl KeyCache {
         for &tenant in expected {
             self.known_keys(tenant).expect();
         }
-        let admit =
-            || Arc::clone(&self.refreshes).try_acquire_owned().map(Admission::Refresh).map_err(|_| Busy);
-        self.known.iter().filter_map(|keys| keys.fetch_if_due(admit)).collect()
+        let admit = || {
+            Arc::clone(&self.refreshes)
+                .try_acquire_owned()
+                .map(Admission::Refresh)
+                .map_err(|_| Busy)
+        };
+        self.known
+            .iter()
+            .filter_map(|keys| keys.fetch_if_due(admit))
+            .collect()
     }
 
     /// Whether the keys of any known tenant are at hand.
@@ -174,9 +191,14 @@ impl KeyCache {
         if let Some(keys) = self.strangers.get(&tenant) {
             return Ok((keys, None));
         }
-        let admission = self.admit_stranger().inspect_err(|Busy| self.others.suppressed())?;
-        let strangers_keys =
-            || Ok::<_, Infallible>(self.new_keys(tenant, FetchTally::of_stranger(Arc::clone(&self.others))));
+        let admission = self
+            .admit_stranger()
+            .inspect_err(|Busy| self.others.suppressed())?;
+        let strangers_keys = || {
+            Ok::<_, Infallible>(
+                self.new_keys(tenant, FetchTally::of_stranger(Arc::clone(&self.others))),
+            )
+        };
         let Ok(keys) = self.strangers.get_or_insert_with(&tenant, strangers_keys);
         Ok((keys, Some(admission)))
     }
@@ -185,17 +207,36 @@ impl KeyCache {
         if let Some(keys) = self.known.get(&tenant) {
             return Arc::clone(&keys);
         }
-        Arc::clone(&self.known.entry(tenant).or_insert_with(|| self.new_keys(tenant, FetchTally::default())))
+        Arc::clone(
+            &self
+                .known
+                .entry(tenant)
+                .or_insert_with(|| self.new_keys(tenant, FetchTally::default())),
+        )
     }
 
     fn new_keys(&self, tenant: TenantId, tally: FetchTally) -> Arc<TenantKeys> {
-        Arc::new(TenantKeys::new(tenant, Arc::clone(&self.source), Arc::clone(&self.clock), tally))
+        Arc::new(TenantKeys::new(
+            tenant,
+            Arc::clone(&self.source),
+            Arc::clone(&self.clock),
+            tally,
+        ))
     }
 
     fn admit_stranger(&self) -> Result<Admission, Busy> {
-        let permit = Arc::clone(&self.stranger_fetches).try_acquire_owned().map_err(|_| Busy)?;
-        let mut allowance = self.stranger_allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        if allowance.take(self.clock.monotonic()) { Ok(Admission::Stranger(permit)) } else { Err(Busy) }
+        let permit = Arc::clone(&self.stranger_fetches)
+            .try_acquire_owned()
+            .map_err(|_| Busy)?;
+        let mut allowance = self
+            .stranger_allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if allowance.take(self.clock.monotonic()) {
+            Ok(Admission::Stranger(permit))
+        } else {
+            Err(Busy)
+        }
     }
 }
 

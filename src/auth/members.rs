@@ -41,11 +41,16 @@ impl Members {
 
     /// What keeps a text from being such an object, in words; `None` if it is one.
     pub(super) fn problem(json: &[u8]) -> Option<String> {
-        serde_json::from_slice::<Self>(json).err().map(|error| error.to_string())
+        serde_json::from_slice::<Self>(json)
+            .err()
+            .map(|error| error.to_string())
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
     }
 
     /// The member if it is a string.
@@ -92,7 +97,10 @@ impl<'de> Visitor<'de> for UniqueNames {
 
 /// The name without regard to case; Entra's are in lower case already.
 fn fold_case(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+    if name
+        .bytes()
+        .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+    {
         Cow::Borrowed(name)
     } else {
         Cow::Owned(name.to_lowercase())

@@ -71,7 +71,11 @@ impl Principal {
         Ok(Self(Arc::new(Identity {
             user,
             name: claims.text("name").unwrap_or("Unknown").to_owned(),
-            email: EMAIL_CLAIMS.iter().find_map(|name| claims.text(name)).unwrap_or_default().to_owned(),
+            email: EMAIL_CLAIMS
+                .iter()
+                .find_map(|name| claims.text(name))
+                .unwrap_or_default()
+                .to_owned(),
             tenant: claims.tenant()?,
             roles,
             scopes: scopes.to_owned(),
@@ -80,8 +84,17 @@ impl Principal {
 
     /// How many bytes of memory it holds, for a bound on how many of them are kept.
     pub(super) fn bytes(&self) -> usize {
-        let Identity { name, email, roles, scopes, .. } = &*self.0;
-        let roles: usize = roles.iter().map(|role| size_of::<String>() + role.len()).sum();
+        let Identity {
+            name,
+            email,
+            roles,
+            scopes,
+            ..
+        } = &*self.0;
+        let roles: usize = roles
+            .iter()
+            .map(|role| size_of::<String>() + role.len())
+            .sum();
         size_of::<Identity>() + name.len() + email.len() + scopes.len() + roles
     }
 
@@ -94,7 +107,10 @@ impl Principal {
     /// The caller as the owner of what they create.
     #[must_use]
     pub fn owner(&self) -> Owner {
-        Owner { tenant: self.0.tenant, user: self.0.user }
+        Owner {
+            tenant: self.0.tenant,
+            user: self.0.user,
+        }
     }
 
     /// The caller's name for other people, `"Unknown"` if the token has none.
@@ -125,7 +141,11 @@ impl Principal {
     /// Which of their organisation's tasks the caller may see, and with the role for it, change.
     #[must_use]
     pub fn reach(&self) -> Reach {
-        if self.has(Role::Admin) { Reach::Tenant } else { Reach::User(self.0.user) }
+        if self.has(Role::Admin) {
+            Reach::Tenant
+        } else {
+            Reach::User(self.0.user)
+        }
     }
 
     fn has(&self, role: Role) -> bool {
@@ -136,7 +156,10 @@ impl Principal {
         if required.iter().any(|&role| self.has(role)) {
             Ok(self)
         } else {
-            Err(AuthError::MissingRole { required, held: self.0.roles.clone() })
+            Err(AuthError::MissingRole {
+                required,
+                held: self.0.roles.clone(),
+            })
         }
     }
 }
@@ -172,7 +195,11 @@ where
     type Rejection = AuthError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
-        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
+        let caller = parts
+            .extensions
+            .get::<Caller>()
+            .cloned()
+            .unwrap_or_default();
         let unverified_jwt = bearer::unverified_jwt(&parts.headers)?;
         let verifier = Arc::<Verifier>::from_ref(state);
         let principal = verifier.verify(unverified_jwt, &caller).await?;

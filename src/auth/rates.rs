@@ -20,8 +20,15 @@ impl TenantRates {
     /// So many requests a second, and as many at once after a rest.
     pub(super) fn new(per_second: NonZeroU32) -> Self {
         let interval = Duration::from_secs(1) / per_second.get();
-        let limit = Limit { burst: per_second.get(), interval, spacing: Duration::ZERO };
-        Self { limit, tenants: DashMap::new() }
+        let limit = Limit {
+            burst: per_second.get(),
+            interval,
+            spacing: Duration::ZERO,
+        };
+        Self {
+            limit,
+            tenants: DashMap::new(),
+        }
     }
 
     /// Whether the tenant may make one more request now.
@@ -33,6 +40,9 @@ impl TenantRates {
             // A tenant at rest has all of its allowance, as one that is not remembered.
             self.tenants.retain(|_, allowance| !allowance.is_whole(now));
         }
-        self.tenants.entry(tenant).or_insert_with(|| Allowance::new(self.limit)).take(now)
+        self.tenants
+            .entry(tenant)
+            .or_insert_with(|| Allowance::new(self.limit))
+            .take(now)
     }
 }

@@ -16,8 +16,11 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// Fetches for the sake of a key id nobody has seen. Microsoft's own libraries allow one in
 /// five minutes; a second one soon after helps whoever was early at a rollover.
-const UNKNOWN_KEYS: Limit =
-    Limit { burst: 2, interval: Duration::from_mins(5), spacing: Duration::from_secs(30) };
+const UNKNOWN_KEYS: Limit = Limit {
+    burst: 2,
+    interval: Duration::from_mins(5),
+    spacing: Duration::from_secs(30),
+};
 
 /// The state of one tenant's fetches. Moments are those of the monotonic clock.
 pub(super) struct Schedule {
@@ -31,7 +34,11 @@ pub(super) struct Schedule {
 impl Schedule {
     /// The first fetch is due at once.
     pub(super) const fn new() -> Self {
-        Self { due_at: Duration::ZERO, failures: 0, unknown_keys: Allowance::new(UNKNOWN_KEYS) }
+        Self {
+            due_at: Duration::ZERO,
+            failures: 0,
+            unknown_keys: Allowance::new(UNKNOWN_KEYS),
+        }
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
@@ -47,7 +54,11 @@ impl Schedule {
     /// hand that is what the allowance is for; without any, or after a failure, the fetch that
     /// is due is what they wait for.
     pub(super) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
-        if is_usable && !self.is_failing() { self.unknown_keys.is_left(now) } else { self.is_due(now) }
+        if is_usable && !self.is_failing() {
+            self.unknown_keys.is_left(now)
+        } else {
+            self.is_due(now)
+        }
     }
 
     /// A caller has caused a fetch. It counts however it ends.

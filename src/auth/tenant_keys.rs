@@ -50,7 +50,10 @@ struct State {
 pub(super) struct Flight(watch::Receiver<()>);
 
 /// What lets a fetch start; whatever it holds is given back when the fetch has ended.
-#[expect(dead_code, reason = "permits are held for as long as the fetch takes, and never read")]
+#[expect(
+    dead_code,
+    reason = "permits are held for as long as the fetch takes, and never read"
+)]
 pub(super) enum Admission {
     /// A caller of a known tenant: at once, however many others there are.
     Caller,
@@ -85,7 +88,11 @@ impl TenantKeys {
             source,
             tally,
             held: ArcSwap::default(),
-            state: Mutex::new(State { schedule: Schedule::new(), flight: None, is_absent: false }),
+            state: Mutex::new(State {
+                schedule: Schedule::new(),
+                flight: None,
+                is_absent: false,
+            }),
             last_used: AtomicU64::new(clock.monotonic().as_secs()),
             clock,
         }
@@ -93,12 +100,16 @@ impl TenantKeys {
 
     /// The key if it is at hand.
     pub(super) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
-        self.held.load().find(key_id, self.clock.monotonic()).cloned()
+        self.held
+            .load()
+            .find(key_id, self.clock.monotonic())
+            .cloned()
     }
 
     /// A token has been verified with one of the keys.
     pub(super) fn touch(&self) {
-        self.last_used.store(self.clock.monotonic().as_secs(), Ordering::Relaxed);
+        self.last_used
+            .store(self.clock.monotonic().as_secs(), Ordering::Relaxed);
     }
 
     /// Whether any key is at hand.
@@ -161,7 +172,9 @@ impl TenantKeys {
         if state.flight().is_some() || !state.schedule.is_due(self.clock.monotonic()) {
             return None;
         }
-        admit().ok().map(|admission| self.start(&mut state, admission))
+        admit()
+            .ok()
+            .map(|admission| self.start(&mut state, admission))
     }
 
     /// Why a key that is not at hand was not found, after whatever was fetched for it.
@@ -202,7 +215,11 @@ impl TenantKeys {
         state.flight = None;
         match outcome {
             Ok(published) => {
-                let SigningKeys { keys, refused, without_issuer } = published;
+                let SigningKeys {
+                    keys,
+                    refused,
+                    without_issuer,
+                } = published;
                 let (merged, changes) = held.merge(keys, now);
                 let is_first = held.last_seen().is_none();
                 self.held.store(Arc::new(merged));
@@ -216,7 +233,8 @@ impl TenantKeys {
                 self.tally.failed();
                 state.schedule.failed(now);
                 // Of a known tenant it is not believed: that would be an outage of its own.
-                state.is_absent = error.is_absent_tenant() && matches!(admission, Admission::Stranger(_));
+                state.is_absent =
+                    error.is_absent_tenant() && matches!(admission, Admission::Stranger(_));
                 if state.is_absent {
                     state.schedule.rest(now, ABSENCE);
                     // Nothing to act on, and a flood of strangers would make a flood of it.
@@ -225,12 +243,22 @@ impl TenantKeys {
                 }
                 let retry_in = state.schedule.retry_after(now);
                 drop(state);
-                self.log_failure(&error, held.last_seen().map(|seen| now.saturating_sub(seen)), retry_in);
+                self.log_failure(
+                    &error,
+                    held.last_seen().map(|seen| now.saturating_sub(seen)),
+                    retry_in,
+                );
             }
         }
     }
 
-    fn log_changes(&self, is_first: bool, changes: &Changes, refused: &[RefusedKey], without_issuer: usize) {
+    fn log_changes(
+        &self,
+        is_first: bool,
+        changes: &Changes,
+        refused: &[RefusedKey],
+        without_issuer: usize,
+    ) {
         let tenant = self.tenant;
         if is_first {
             tracing::info!(%tenant, keys = changes.new.len(), "signing keys fetched");
@@ -245,7 +273,9 @@ impl TenantKeys {
         for reason in refused {
             match reason {
                 // The keys of personal accounts are in every document: nothing to act on.
-                RefusedKey::Issuer => tracing::debug!(%tenant, %reason, "a published key is not used"),
+                RefusedKey::Issuer => {
+                    tracing::debug!(%tenant, %reason, "a published key is not used")
+                }
                 RefusedKey::Malformed | RefusedKey::Kind | RefusedKey::Size | RefusedKey::Cloud => {
                     tracing::warn!(%tenant, %reason, "a published key is not used");
                 }
@@ -258,7 +288,10 @@ impl TenantKeys {
 
     fn log_failure(&self, error: &FetchError, age: Option<Duration>, retry_in: Duration) {
         let (tenant, retry_in_s) = (self.tenant, retry_in.as_secs());
-        match age.filter(|&age| age < TRUST).map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs())) {
+        match age
+            .filter(|&age| age < TRUST)
+            .map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs()))
+        {
             Some((age_s, usable_for_s)) => {
                 tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, "cannot fetch signing keys; those at hand serve on");
             }

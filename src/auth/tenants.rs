@@ -66,6 +66,10 @@ impl Access {
     ///
     /// [`InvalidToken::RevokedKey`] if the operator has revoked it.
     pub(super) fn check_key(&self, key_id: &KeyId) -> Result<(), InvalidToken> {
-        if self.revoked_keys.contains(key_id) { Err(InvalidToken::RevokedKey) } else { Ok(()) }
+        if self.revoked_keys.contains(key_id) {
+            Err(InvalidToken::RevokedKey)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -46,7 +46,9 @@ impl<'a> UnverifiedToken<'a> {
         if unverified_jwt.len() > MAX_BYTES {
             return Err(InvalidToken::TooLong);
         }
-        let (message, signature) = unverified_jwt.rsplit_once('.').ok_or(InvalidToken::Malformed)?;
+        let (message, signature) = unverified_jwt
+            .rsplit_once('.')
+            .ok_or(InvalidToken::Malformed)?;
         // A fourth segment would leave a dot in the claims, which is not base64url.
         let (header, claims) = message.split_once('.').ok_or(InvalidToken::Malformed)?;
 
@@ -56,7 +58,12 @@ impl<'a> UnverifiedToken<'a> {
         if decode(signature)?.is_empty() {
             return Err(InvalidToken::Malformed);
         }
-        Ok(Self { message, signature, unverified_key_id, unverified_claims })
+        Ok(Self {
+            message,
+            signature,
+            unverified_key_id,
+            unverified_claims,
+        })
     }
 
     /// Checks the signature, RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3).
@@ -65,7 +72,12 @@ impl<'a> UnverifiedToken<'a> {
     ///
     /// [`InvalidToken::Signature`] if `key` did not sign these very bytes.
     pub(super) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
-        match crypto::verify(self.signature, self.message.as_bytes(), key.decoding_key(), Algorithm::RS256) {
+        match crypto::verify(
+            self.signature,
+            self.message.as_bytes(),
+            key.decoding_key(),
+            Algorithm::RS256,
+        ) {
             Ok(true) => Ok(SignedClaims(self.unverified_claims)),
             Ok(false) | Err(_) => Err(InvalidToken::Signature),
         }
@@ -92,7 +104,9 @@ fn parse_segment(segment: &str) -> Result<Members, InvalidToken> {
 }
 
 fn decode(segment: &str) -> Result<Vec<u8>, InvalidToken> {
-    BASE64_URL_SAFE_NO_PAD.decode(segment).map_err(|_| InvalidToken::Malformed)
+    BASE64_URL_SAFE_NO_PAD
+        .decode(segment)
+        .map_err(|_| InvalidToken::Malformed)
 }
 
 fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {
@@ -102,5 +116,8 @@ fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {
     if UNSUPPORTED.iter().any(|name| header.value(name).is_some()) {
         return Err(InvalidToken::UnsupportedHeader);
     }
-    header.string("kid").and_then(KeyId::parse).ok_or(InvalidToken::KeyId)
+    header
+        .string("kid")
+        .and_then(KeyId::parse)
+        .ok_or(InvalidToken::KeyId)
 }

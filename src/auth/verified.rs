@@ -67,7 +67,11 @@ struct Bytes;
 impl VerifiedTokens {
     pub(super) fn new() -> Self {
         let tokens = Cache::with_weighter(EXPECTED, MAX_BYTES, Bytes);
-        Self { tokens, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self {
+            tokens,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn find(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
@@ -103,7 +107,8 @@ impl TokenDigest {
 
 impl Weighter<TokenDigest, Arc<VerifiedToken>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<VerifiedToken>) -> u64 {
-        let bytes = size_of::<VerifiedToken>() + OVERHEAD + token.principal.bytes() + token.key_id.bytes();
+        let bytes =
+            size_of::<VerifiedToken>() + OVERHEAD + token.principal.bytes() + token.key_id.bytes();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

@@ -72,13 +72,30 @@ impl Verifier {
     /// # Errors
     ///
     /// [`TlsUnavailable`], when the system's certificates cannot be read.
-    pub fn new(policy: TokenPolicy, access: Access, clock: Arc<dyn Clock>) -> Result<Self, TlsUnavailable> {
-        let TokenPolicy { authority, client_id, required_scope, tenant_rate_limit } = policy;
+    pub fn new(
+        policy: TokenPolicy,
+        access: Access,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TlsUnavailable> {
+        let TokenPolicy {
+            authority,
+            client_id,
+            required_scope,
+            tenant_rate_limit,
+        } = policy;
         let keys = KeyCache::new(authority.clone(), Arc::clone(&clock))?;
         let expectations = Expectations::new(authority, client_id);
         let (access, verified) = (ArcSwap::from_pointee(access), VerifiedTokens::new());
         let rates = tenant_rate_limit.map(TenantRates::new);
-        Ok(Self { access, expectations, required_scope, keys, verified, rates, clock })
+        Ok(Self {
+            access,
+            expectations,
+            required_scope,
+            keys,
+            verified,
+            rates,
+            clock,
+        })
     }
 
     /// Proves a token and says who sent it; `caller` learns it as far as it goes.
@@ -86,7 +103,11 @@ impl Verifier {
     /// # Errors
     ///
     /// The first reason to refuse it, in the order of the steps.
-    pub async fn verify(&self, unverified_jwt: &str, caller: &Caller) -> Result<Principal, AuthError> {
+    pub async fn verify(
+        &self,
+        unverified_jwt: &str,
+        caller: &Caller,
+    ) -> Result<Principal, AuthError> {
         let digest = TokenDigest::of(unverified_jwt);
         if let Some(principal) = self.recall(&digest) {
             self.verified.count(true);
@@ -98,22 +119,39 @@ impl Verifier {
         let unverified_tenant = token.unverified_claims.tenant()?;
         caller.claims(unverified_tenant);
         let access = self.access_for(unverified_tenant)?;
-        self.expectations.check(&token.unverified_claims, unverified_tenant, self.clock.since_epoch())?;
+        self.expectations.check(
+            &token.unverified_claims,
+            unverified_tenant,
+            self.clock.since_epoch(),
+        )?;
 
         let key_id = token.unverified_key_id.clone();
         access.check_key(&key_id)?;
-        let found = self.keys.find(&access.tenants, unverified_tenant, &key_id).await?;
+        let found = self
+            .keys
+            .find(&access.tenants, unverified_tenant, &key_id)
+            .await?;
         // A fetch may have taken seconds: who or what was trusted before may be no longer.
         self.access_for(unverified_tenant)?.check_key(&key_id)?;
 
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
-        let validity = self.expectations.check(&signed_claims, tenant, self.clock.since_epoch())?;
-        caller.proves(Owner { tenant, user: signed_claims.user()? });
+        let validity = self
+            .expectations
+            .check(&signed_claims, tenant, self.clock.since_epoch())?;
+        caller.proves(Owner {
+            tenant,
+            user: signed_claims.user()?,
+        });
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
         let key = Arc::clone(&found.key);
         self.keys.confirm(tenant, found);
-        let verified = VerifiedToken { principal: principal.clone(), validity, key_id, key };
+        let verified = VerifiedToken {
+            principal: principal.clone(),
+            validity,
+            key_id,
+            key,
+        };
         self.verified.remember(digest, verified);
         Ok(principal)
     }
@@ -137,8 +175,13 @@ impl Verifier {
         let token = self.verified.find(digest)?;
         let tenant = token.principal.tenant();
         let is_good = token.validity.includes(self.clock.since_epoch())
-            && self.access_for(tenant).is_ok_and(|access| access.check_key(&token.key_id).is_ok())
-            && self.keys.held(tenant, &token.key_id).is_some_and(|key| Arc::ptr_eq(&key, &token.key));
+            && self
+                .access_for(tenant)
+                .is_ok_and(|access| access.check_key(&token.key_id).is_ok())
+            && self
+                .keys
+                .held(tenant, &token.key_id)
+                .is_some_and(|key| Arc::ptr_eq(&key, &token.key));
         is_good.then(|| token.principal.clone())
     }
 
@@ -207,6 +250,10 @@ impl Verifier {
 
     fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {
         let access = self.access.load_full();
-        if access.tenants.allow(tenant) { Ok(access) } else { Err(AuthError::TenantNotAllowed(tenant)) }
+        if access.tenants.allow(tenant) {
+            Ok(access)
+        } else {
+            Err(AuthError::TenantNotAllowed(tenant))
+        }
     }
 }

@@ -31,7 +31,9 @@ pub(super) async fn check(directory: &Path) -> Result<bool, Error> {
     if config.access.tenants.is_open() {
         println!("note      ALLOW_ANY_TENANT=true: people of any organisation may sign in");
     }
-    for (tenant, outcome) in auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await? {
+    for (tenant, outcome) in
+        auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await?
+    {
         match outcome {
             Ok(count) => println!("ok        tenant {tenant}: {count} signing keys"),
             Err(reason) => {
@@ -50,7 +52,9 @@ async fn check_database(database: &Database) -> bool {
     match database.inspect().await {
         Ok(0) => println!("ok        database"),
         Ok(steps) => {
-            println!("ok        database; the next start brings its tables forward by {steps} steps");
+            println!(
+                "ok        database; the next start brings its tables forward by {steps} steps"
+            );
         }
         Err(problem) => {
             println!("WRONG     database: {problem}");

@@ -16,8 +16,19 @@ pub(super) async fn health(directory: &Path) -> Result<(), Error> {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         Ok(IpAddr::V4(_)) | Err(_) => host,
     };
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .build()?;
     let url = format!("http://{host}:{port}/health");
-    let answer = client.get(&url).send().await.map_err(|_| format!("{url} does not answer"))?;
-    if answer.status().is_success() { Ok(()) } else { Err(format!("{url}: {}", answer.status()).into()) }
+    let answer = client
+        .get(&url)
+        .send()
+        .await
+        .map_err(|_| format!("{url} does not answer"))?;
+    if answer.status().is_success() {
+        Ok(())
+    } else {
+        Err(format!("{url}: {}", answer.status()).into())
+    }
 }

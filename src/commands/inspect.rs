@@ -22,7 +22,11 @@ pub(super) async fn inspect(directory: &Path) -> Result<bool, Error> {
     let config = Config::parse(&config::read_variables(directory)?)?;
     let token = read_token()?;
     let verifier = Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?;
-    let Inspection { outcome, why, unverified_claims } = verifier.inspect(&token).await;
+    let Inspection {
+        outcome,
+        why,
+        unverified_claims,
+    } = verifier.inspect(&token).await;
     let is_accepted = match outcome {
         Ok(caller) => print_accepted(&caller),
         Err(error) => {
@@ -33,7 +37,14 @@ pub(super) async fn inspect(directory: &Path) -> Result<bool, Error> {
         }
     };
     if !unverified_claims.is_empty() {
-        println!("\nIt says of itself{}:", if is_accepted { "" } else { ", which proves nothing" });
+        println!(
+            "\nIt says of itself{}:",
+            if is_accepted {
+                ""
+            } else {
+                ", which proves nothing"
+            }
+        );
     }
     for (name, value) in unverified_claims {
         println!("  {name:<12} {value}");
@@ -50,18 +61,26 @@ fn read_token() -> Result<String, Error> {
     let input = String::from_utf8(input).map_err(|_| "standard input is not text")?;
     let text = input.trim();
     // Whoever copies a header has more than the token.
-    let text = text.strip_prefix("Authorization:").unwrap_or(text).trim_start();
+    let text = text
+        .strip_prefix("Authorization:")
+        .unwrap_or(text)
+        .trim_start();
     let token = match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
         Some(_) | None => text,
     };
-    if token.is_empty() { Err("there is no token on standard input".into()) } else { Ok(token.to_owned()) }
+    if token.is_empty() {
+        Err("there is no token on standard input".into())
+    } else {
+        Ok(token.to_owned())
+    }
 }
 
 /// Says what the caller may do; whether they may do anything with tasks.
 fn print_accepted(caller: &Principal) -> bool {
     let may = |is_allowed: bool| if is_allowed { "yes" } else { "no, with 403" };
-    let (is_reader, is_editor, is_admin) = (caller.is_reader(), caller.is_editor(), caller.is_admin());
+    let (is_reader, is_editor, is_admin) =
+        (caller.is_reader(), caller.is_editor(), caller.is_admin());
     if is_reader {
         println!("This token would be accepted.");
     } else {
@@ -74,12 +93,20 @@ fn print_accepted(caller: &Principal) -> bool {
             caller.roles()
         );
     }
-    let whose = if caller.reach() == Reach::Tenant { "the whole organisation's" } else { "their own" };
+    let whose = if caller.reach() == Reach::Tenant {
+        "the whole organisation's"
+    } else {
+        "their own"
+    };
     println!("\n  who they are           yes");
     println!(
         "  see tasks              {}{}",
         may(is_reader),
-        if is_reader { format!(", {whose}") } else { String::new() }
+        if is_reader {
+            format!(", {whose}")
+        } else {
+            String::new()
+        }
     );
     println!("  create and change them {}", may(is_editor));
     println!("  delete them            {}", may(is_admin));

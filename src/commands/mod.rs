@@ -25,7 +25,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Settings come from the environment and from .env in the working directory.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit codes: 0 all is well, 1 something is not, 2 called wrongly.")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 all is well, 1 something is not, 2 called wrongly."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -80,7 +83,9 @@ pub async fn run() -> ExitCode {
     let outcome = match Arguments::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(directory).await.map(|()| true),
         Command::Tenants(TenantsCommand::Add { tenants }) => tenants::add(directory, &tenants),
-        Command::Tenants(TenantsCommand::Remove { tenants }) => tenants::remove(directory, &tenants),
+        Command::Tenants(TenantsCommand::Remove { tenants }) => {
+            tenants::remove(directory, &tenants)
+        }
         Command::Tenants(TenantsCommand::List) => tenants::list(directory),
         Command::Check => check::check(directory).await,
         Command::Token(TokenCommand::Inspect) => inspect::inspect(directory).await,

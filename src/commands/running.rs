@@ -25,7 +25,8 @@ impl Running {
     /// All whose working directory is `directory`, as far as this user may look at them.
     #[cfg(target_os = "linux")]
     pub(super) fn in_directory(directory: &Path) -> Vec<Self> {
-        let (Ok(directory), Ok(processes)) = (directory.canonicalize(), fs::read_dir("/proc")) else {
+        let (Ok(directory), Ok(processes)) = (directory.canonicalize(), fs::read_dir("/proc"))
+        else {
             return Vec::new();
         };
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -52,7 +53,9 @@ impl Running {
     pub(super) fn environment(&self) -> Vec<String> {
         let environment = fs::read(self.path("environ")).unwrap_or_default();
         let entries = environment.split(|&byte| byte == 0);
-        entries.filter_map(|entry| String::from_utf8(entry.to_vec()).ok()).collect()
+        entries
+            .filter_map(|entry| String::from_utf8(entry.to_vec()).ok())
+            .collect()
     }
 
     /// Tells it to read its settings again.
@@ -77,7 +80,9 @@ impl Running {
     #[cfg(target_os = "linux")]
     fn listens_for_hangup(&self) -> Option<bool> {
         let status = fs::read_to_string(self.path("status")).ok()?;
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
         let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
         Some(caught & 1 == 1)
     }

@@ -26,7 +26,11 @@ pub(super) async fn serve(directory: &Path) -> Result<(), Error> {
     let reloader = Reloader::new(directory.to_owned())?;
     let config = Config::parse(&config::read_variables(directory)?)?;
     #[cfg(feature = "otlp")]
-    let exporter = config.otlp_endpoint.as_ref().map(crate::otlp::Exporter::new).transpose()?;
+    let exporter = config
+        .otlp_endpoint
+        .as_ref()
+        .map(crate::otlp::Exporter::new)
+        .transpose()?;
     let log = Log::start(
         config.log_filter,
         config.log_format,
@@ -34,7 +38,11 @@ pub(super) async fn serve(directory: &Path) -> Result<(), Error> {
         exporter.as_ref(),
     );
 
-    let verifier = Arc::new(Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?);
+    let verifier = Arc::new(Verifier::new(
+        config.tokens,
+        config.access,
+        Arc::new(SystemClock::new()),
+    )?);
     let (requests, timings) = match config.metrics_addr {
         Some(_) => (Some(RequestMetrics::default()), Some(Timings::default())),
         None => (None, None),
@@ -43,15 +51,29 @@ pub(super) async fn serve(directory: &Path) -> Result<(), Error> {
     if let Some(timings) = &timings {
         tasks = tasks.timed(timings.clone());
     }
-    let state = AppState { verifier: Arc::clone(&verifier), tasks: tasks.clone() };
-    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref(), requests.clone());
+    let state = AppState {
+        verifier: Arc::clone(&verifier),
+        tasks: tasks.clone(),
+    };
+    let app = routes::router(
+        state,
+        &config.allowed_origins,
+        config.docs.as_ref(),
+        requests.clone(),
+    );
 
-    let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(|error| {
-        format!("HOST and PORT: cannot listen on {}:{}: {error}", config.host, config.port)
-    })?;
+    let listener = TcpListener::bind((config.host.as_str(), config.port))
+        .await
+        .map_err(|error| {
+            format!(
+                "HOST and PORT: cannot listen on {}:{}: {error}",
+                config.host, config.port
+            )
+        })?;
     let limits = Limits::new(server::connections_for_open_files(config.max_connections));
     let connections = Arc::new(Tally::default());
-    if let (Some(address), Some(requests), Some(timings)) = (config.metrics_addr, requests, timings) {
+    if let (Some(address), Some(requests), Some(timings)) = (config.metrics_addr, requests, timings)
+    {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| format!("METRICS_ADDR: cannot listen on {address}: {error}"))?;
@@ -67,7 +89,13 @@ pub(super) async fn serve(directory: &Path) -> Result<(), Error> {
         let page = metrics::router(&requests, &timings, watched);
         let limits = Limits::new(METRICS_CONNECTIONS);
         // Until the process ends, so that a stop can be watched too.
-        tokio::spawn(server::serve(listener, page, limits, Arc::default(), future::pending()));
+        tokio::spawn(server::serve(
+            listener,
+            page,
+            limits,
+            Arc::default(),
+            future::pending(),
+        ));
     }
     tracing::info!(address = %listener.local_addr()?, "listening");
 

@@ -13,7 +13,9 @@ use crate::{
 pub(super) fn list(directory: &Path) -> Result<bool, Error> {
     let tenants = config::parse_tenants_setting(&config::read_variables(directory)?)?;
     if tenants.is_open() {
-        eprintln!("ALLOW_ANY_TENANT=true: people of any organisation may sign in; these are expected:");
+        eprintln!(
+            "ALLOW_ANY_TENANT=true: people of any organisation may sign in; these are expected:"
+        );
     }
     for tenant in tenants.expected() {
         println!("{tenant}");
@@ -24,7 +26,11 @@ pub(super) fn list(directory: &Path) -> Result<bool, Error> {
 pub(super) fn add(directory: &Path, tenants: &[TenantId]) -> Result<bool, Error> {
     change(directory, |allowed| {
         let outcome = |&tenant| {
-            let outcome = if allowed.insert(tenant) { "added" } else { "already on the list" };
+            let outcome = if allowed.insert(tenant) {
+                "added"
+            } else {
+                "already on the list"
+            };
             format!("{tenant}: {outcome}")
         };
         Ok(tenants.iter().map(outcome).collect())
@@ -42,7 +48,10 @@ pub(super) fn remove(directory: &Path, tenants: &[TenantId]) -> Result<bool, Err
         if allowed.is_empty() {
             return Err("nobody would be left who may sign in; nothing was changed".into());
         }
-        Ok(tenants.iter().map(|tenant| format!("{tenant}: removed")).collect())
+        Ok(tenants
+            .iter()
+            .map(|tenant| format!("{tenant}: removed"))
+            .collect())
     })
 }
 
@@ -53,9 +62,10 @@ fn change(
 ) -> Result<bool, Error> {
     let environment = config::read_environment()?;
     if environment.contains_key(VARIABLE) {
-        return Err(
-            format!("{VARIABLE} is set in the environment, which wins over .env: change it there").into()
-        );
+        return Err(format!(
+            "{VARIABLE} is set in the environment, which wins over .env: change it there"
+        )
+        .into());
     }
     let file = EnvFile::open(directory)?;
     // From what is held, not from what may be there by now; the environment wins over it.
@@ -82,13 +92,16 @@ fn change(
 fn tell(directory: &Path, allowed: &BTreeSet<TenantId>) -> bool {
     let services = Running::in_directory(directory);
     if services.is_empty() {
-        println!(".env is written; no service was found running in this folder, one started here will know");
+        println!(
+            ".env is written; no service was found running in this folder, one started here will know"
+        );
     }
     let mut do_all_know = true;
     for service in services {
         let pid = service.pid();
         let environment = service.environment();
-        let variables = config::read_variables_with(directory, environment.iter().map(String::as_str));
+        let variables =
+            config::read_variables_with(directory, environment.iter().map(String::as_str));
         // Its own environment wins over the file, and cannot be changed from outside.
         let config = variables.map_err(|problem| problem.to_string()).and_then(|variables| {
             let tenants = config::parse_tenants_setting(&variables);

@@ -40,7 +40,8 @@ impl Settings<'_> {
             advice: "run ./setup.sh to register the API with Entra and write .env, or try the service \
                      without an Azure account with `cargo run --example sandbox`",
         })?;
-        parse_guid(value).map_err(|_| invalid(VARIABLE, "must be the GUID of the API's app registration"))
+        parse_guid(value)
+            .map_err(|_| invalid(VARIABLE, "must be the GUID of the API's app registration"))
     }
 
     pub(super) fn tenants(&self) -> Result<Tenants, ConfigError> {
@@ -70,7 +71,10 @@ impl Settings<'_> {
 
     fn flag(&self, variable: &'static str) -> Result<bool, ConfigError> {
         let value = self.value(variable).unwrap_or("false");
-        value.to_ascii_lowercase().parse().map_err(|_| invalid(variable, "must be true or false"))
+        value
+            .to_ascii_lowercase()
+            .parse()
+            .map_err(|_| invalid(variable, "must be true or false"))
     }
 
     pub(super) fn authority(&self) -> Result<Authority, ConfigError> {
@@ -83,10 +87,16 @@ impl Settings<'_> {
     pub(super) fn required_scope(&self) -> Result<Option<String>, ConfigError> {
         let scope = self.raw("REQUIRED_SCOPE").unwrap_or("access_as_user");
         // A scope token (RFC 6749, section 3.3); it is sent back in a header between quotes.
-        if scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
+        if scope
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+        {
             Ok(Some(scope.to_owned()).filter(|scope| !scope.is_empty()))
         } else {
-            Err(invalid("REQUIRED_SCOPE", "must be one scope, such as access_as_user"))
+            Err(invalid(
+                "REQUIRED_SCOPE",
+                "must be one scope, such as access_as_user",
+            ))
         }
     }
 
@@ -95,13 +105,21 @@ impl Settings<'_> {
         let key_ids = entries(self.value(VARIABLE).unwrap_or_default()).map(KeyId::parse);
         let key_ids: Option<_> = key_ids.collect();
         key_ids.ok_or_else(|| {
-            invalid(VARIABLE, "must list key ids of at most 128 characters, separated by commas")
+            invalid(
+                VARIABLE,
+                "must list key ids of at most 128 characters, separated by commas",
+            )
         })
     }
 
     pub(super) fn allowed_origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
-        let list = self.value("ALLOWED_ORIGINS").unwrap_or("http://localhost:3000");
-        entries(list).enumerate().map(|(index, entry)| parse_origin(index, entry)).collect()
+        let list = self
+            .value("ALLOWED_ORIGINS")
+            .unwrap_or("http://localhost:3000");
+        entries(list)
+            .enumerate()
+            .map(|(index, entry)| parse_origin(index, entry))
+            .collect()
     }
 
     pub(super) fn host(&self) -> &str {
@@ -110,18 +128,33 @@ impl Settings<'_> {
 
     pub(super) fn port(&self) -> Result<u16, ConfigError> {
         let port = self.value("PORT").unwrap_or("8000");
-        port.parse().map_err(|_| invalid("PORT", "must be a whole number from 0 to 65535"))
+        port.parse()
+            .map_err(|_| invalid("PORT", "must be a whole number from 0 to 65535"))
     }
 
     /// One that is not set has no bound or a default of its own; 0 would refuse everything.
-    pub(super) fn whole_number(&self, variable: &'static str) -> Result<Option<NonZeroU32>, ConfigError> {
+    pub(super) fn whole_number(
+        &self,
+        variable: &'static str,
+    ) -> Result<Option<NonZeroU32>, ConfigError> {
         let number = self.value(variable).map(str::parse).transpose();
-        number.map_err(|_| invalid(variable, format!("must be a whole number from 1 to {}", u32::MAX)))
+        number.map_err(|_| {
+            invalid(
+                variable,
+                format!("must be a whole number from 1 to {}", u32::MAX),
+            )
+        })
     }
 
-    pub(super) fn count(&self, variable: &'static str, default: usize) -> Result<usize, ConfigError> {
+    pub(super) fn count(
+        &self,
+        variable: &'static str,
+        default: usize,
+    ) -> Result<usize, ConfigError> {
         let number = self.whole_number(variable)?;
-        Ok(number.map_or(default, |number| usize::try_from(number.get()).unwrap_or(usize::MAX)))
+        Ok(number.map_or(default, |number| {
+            usize::try_from(number.get()).unwrap_or(usize::MAX)
+        }))
     }
 
     pub(super) fn database(&self) -> Result<Option<Database>, ConfigError> {
@@ -139,18 +172,31 @@ impl Settings<'_> {
     pub(super) fn metrics_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
         const VARIABLE: &str = "METRICS_ADDR";
         let address = self.value(VARIABLE).map(str::parse).transpose();
-        address.map_err(|_| invalid(VARIABLE, "must be an address and a port, such as 127.0.0.1:9090"))
+        address.map_err(|_| {
+            invalid(
+                VARIABLE,
+                "must be an address and a port, such as 127.0.0.1:9090",
+            )
+        })
     }
 
     pub(super) fn otlp_endpoint(&self) -> Result<Option<Url>, ConfigError> {
         const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let Some(value) = self.value(VARIABLE) else { return Ok(None) };
+        let Some(value) = self.value(VARIABLE) else {
+            return Ok(None);
+        };
         if !cfg!(feature = "otlp") {
-            return Err(invalid(VARIABLE, "is set, but this binary was built without --features otlp"));
+            return Err(invalid(
+                VARIABLE,
+                "is set, but this binary was built without --features otlp",
+            ));
         }
         match Url::parse(value) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-            Ok(_) | Err(_) => Err(invalid(VARIABLE, "must be a URL such as http://127.0.0.1:4318")),
+            Ok(_) | Err(_) => Err(invalid(
+                VARIABLE,
+                "must be a URL such as http://127.0.0.1:4318",
+            )),
         }
     }
 
@@ -166,13 +212,21 @@ impl Settings<'_> {
     pub(super) fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
         const VARIABLE: &str = "AZURE_SPA_CLIENT_ID";
         let spa_client_id = self.value(VARIABLE).map(parse_guid).transpose();
-        spa_client_id.map_err(|_| invalid(VARIABLE, "must be the GUID of the single-page app's registration"))
+        spa_client_id.map_err(|_| {
+            invalid(
+                VARIABLE,
+                "must be the GUID of the single-page app's registration",
+            )
+        })
     }
 
     pub(super) fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
         let filter = self.value("RUST_LOG").unwrap_or("info");
         EnvFilter::try_new(filter).map_err(|_| {
-            invalid("RUST_LOG", "must be a level such as info, or directives such as info,tenant_tasks=debug")
+            invalid(
+                "RUST_LOG",
+                "must be a level such as info, or directives such as info,tenant_tasks=debug",
+            )
         })
     }
 
@@ -186,11 +240,16 @@ impl Settings<'_> {
 }
 
 pub(super) fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid { variable, problem: problem.into() }
+    ConfigError::Invalid {
+        variable,
+        problem: problem.into(),
+    }
 }
 
 fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+    list.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
 }
 
 pub(crate) fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
@@ -198,7 +257,10 @@ pub(crate) fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigErro
         entry.parse().map_err(|_| {
             invalid(
                 "ALLOWED_TENANT_IDS",
-                format!("must list GUIDs separated by commas: entry {} is not one", index + 1),
+                format!(
+                    "must list GUIDs separated by commas: entry {} is not one",
+                    index + 1
+                ),
             )
         })
     });
@@ -207,7 +269,9 @@ pub(crate) fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigErro
 
 fn parse_origin(index: usize, entry: &str) -> Result<HeaderValue, ConfigError> {
     // Browsers send an origin in exactly this form, and it is compared as text.
-    let origin = Url::parse(entry).ok().map(|url| url.origin().ascii_serialization());
+    let origin = Url::parse(entry)
+        .ok()
+        .map(|url| url.origin().ascii_serialization());
     match HeaderValue::try_from(entry) {
         Ok(value) if origin.as_deref() == Some(entry) => Ok(value),
         Ok(_) | Err(_) => Err(invalid(

@@ -38,11 +38,19 @@ where
         write_time(&mut json);
         let metadata = event.metadata();
         let level = metadata.level().as_str();
-        for part in ["\",\"level\":\"", level, "\",\"target\":\"", metadata.target(), "\""] {
+        for part in [
+            "\",\"level\":\"",
+            level,
+            "\",\"target\":\"",
+            metadata.target(),
+            "\"",
+        ] {
             json.push_str(part);
         }
         event.record(&mut Fields(&mut json));
-        if let Some(span) = context.event_scope().and_then(|scope| scope.from_root().last())
+        if let Some(span) = context
+            .event_scope()
+            .and_then(|scope| scope.from_root().last())
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
             // Written by the same library's JSON.
@@ -66,9 +74,14 @@ thread_local! {
 
 /// The present (RFC 3339), to the microsecond.
 fn write_time(json: &mut String) {
-    #[expect(clippy::disallowed_methods, reason = "of the log's own time nothing depends")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "of the log's own time nothing depends"
+    )]
     let now = SystemTime::now();
-    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != since_epoch.as_secs() {
             *second = since_epoch.as_secs();
@@ -145,7 +158,10 @@ impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
         // Without a way out of the loop, many bytes are looked at at once; hardly any text has a special one.
-        if !text.bytes().fold(false, |found, byte| found | is_special(byte)) {
+        if !text
+            .bytes()
+            .fold(false, |found, byte| found | is_special(byte))
+        {
             self.0.push_str(text);
             return Ok(());
         }
@@ -172,11 +188,22 @@ mod tests {
 
     #[test]
     fn whatever_stands_in_a_text_is_the_same_text_to_a_reader_of_json() {
-        for text in ["", "plain", "a \"quote\"\\", "line\nbreak\u{1b}[31m\0", "é\u{2028}\u{1F4DD}", "\""] {
+        for text in [
+            "",
+            "plain",
+            "a \"quote\"\\",
+            "line\nbreak\u{1b}[31m\0",
+            "é\u{2028}\u{1F4DD}",
+            "\"",
+        ] {
             let mut json = String::from("\"");
             write!(Escaped(&mut json), "{text}").unwrap();
             json.push('"');
-            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text, "{json}");
+            assert_eq!(
+                serde_json::from_str::<String>(&json).unwrap(),
+                text,
+                "{json}"
+            );
         }
     }
 }

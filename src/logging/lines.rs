@@ -60,9 +60,17 @@ impl Lines {
         let lines = Self(Arc::default());
         let thread = {
             let lines = lines.clone();
-            thread::Builder::new().name("log".to_owned()).spawn(move || lines.write_to(output))
+            thread::Builder::new()
+                .name("log".to_owned())
+                .spawn(move || lines.write_to(output))
         };
-        (lines.clone(), Writer { lines, thread: thread.expect("a thread") })
+        (
+            lines.clone(),
+            Writer {
+                lines,
+                thread: thread.expect("a thread"),
+            },
+        )
     }
 
     /// How many lines nobody will read.
@@ -71,7 +79,10 @@ impl Lines {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, line: &[u8]) {
@@ -92,7 +103,11 @@ impl Lines {
             let mut waiting = self.waiting();
             while waiting.bytes.is_empty() && !waiting.is_over {
                 waiting.is_idle = true;
-                waiting = self.0.news.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = self
+                    .0
+                    .news
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if waiting.bytes.is_empty() {
                 return;
@@ -196,7 +211,11 @@ mod tests {
         drop(writer);
         let bytes: usize = sizes.iter().sum();
         let kept = 40 * 1024 - usize::try_from(lines.dropped()).unwrap();
-        assert_eq!(bytes, kept * line.len(), "what was not dropped is written, to the end");
+        assert_eq!(
+            bytes,
+            kept * line.len(),
+            "what was not dropped is written, to the end"
+        );
     }
 
     #[test]

@@ -45,17 +45,28 @@ impl Log {
         // Its debug lines hold what people wrote into their tasks.
         let filter = filter.add_directive("tokio_postgres=info".parse().expect("a directive"));
         let (lines, writer) = Lines::start(io::stderr());
-        let layer = fmt::layer().with_writer(lines.clone()).with_ansi(io::stderr().is_terminal());
+        let layer = fmt::layer()
+            .with_writer(lines.clone())
+            .with_ansi(io::stderr().is_terminal());
         let layer = match format {
             LogFormat::Text => layer.boxed(),
-            LogFormat::Json => layer.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
+            LogFormat::Json => layer
+                .fmt_fields(JsonFields::new())
+                .event_format(JsonLines)
+                .boxed(),
         };
         // A filter of the layer's own costs something for each line; only beside a second layer is it needed.
         #[cfg(not(feature = "otlp"))]
         registry().with(filter).with(layer).init();
         #[cfg(feature = "otlp")]
-        registry().with(layer.with_filter(filter)).with(exporter.map(crate::otlp::Exporter::layer)).init();
-        Self { lines, _writer: writer }
+        registry()
+            .with(layer.with_filter(filter))
+            .with(exporter.map(crate::otlp::Exporter::layer))
+            .init();
+        Self {
+            lines,
+            _writer: writer,
+        }
     }
 
     /// How many lines were dropped because nobody read them.

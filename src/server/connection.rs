@@ -44,7 +44,10 @@ pub(super) struct Connection {
     limits: Limits,
     wish: watch::Receiver<Wish>,
     room: Arc<Room>,
-    #[expect(dead_code, reason = "a place is held for as long as the connection lasts, and never read")]
+    #[expect(
+        dead_code,
+        reason = "a place is held for as long as the connection lasts, and never read"
+    )]
     place: Place,
 }
 
@@ -62,8 +65,19 @@ struct Activity {
 }
 
 impl Connection {
-    pub(super) fn new(limits: Limits, wish: watch::Receiver<Wish>, room: Arc<Room>, place: Place) -> Self {
-        Self { activity: Arc::new(Activity::new()), limits, wish, room, place }
+    pub(super) fn new(
+        limits: Limits,
+        wish: watch::Receiver<Wish>,
+        room: Arc<Room>,
+        place: Place,
+    ) -> Self {
+        Self {
+            activity: Arc::new(Activity::new()),
+            limits,
+            wish,
+            room,
+            place,
+        }
     }
 
     /// Answers requests until the client has gone, has taken too long, or is asked to go.
@@ -75,7 +89,10 @@ impl Connection {
     ) {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.limits.write));
-        let stream = WatchedStream { stream: Box::pin(stream), activity: Arc::clone(&self.activity) };
+        let stream = WatchedStream {
+            stream: Box::pin(stream),
+            activity: Arc::clone(&self.activity),
+        };
         let activity = Arc::clone(&self.activity);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let active = activity.begin();
@@ -83,9 +100,14 @@ impl Connection {
             async move {
                 let mut response = answer.await?;
                 if active.0.is_stopping.load(Ordering::Relaxed) {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|body| ActiveBody { body, _active: active }))
+                Ok::<_, Infallible>(response.map(|body| ActiveBody {
+                    body,
+                    _active: active,
+                }))
             }
         });
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
@@ -128,7 +150,8 @@ impl Connection {
             return log_end(ended);
         }
         if !self.activity.is_idle()
-            && let Ok(ended) = timeout(DRAIN_TIMEOUT.saturating_sub(FLUSH_TIMEOUT), connection).await
+            && let Ok(ended) =
+                timeout(DRAIN_TIMEOUT.saturating_sub(FLUSH_TIMEOUT), connection).await
         {
             log_end(ended);
         }
@@ -183,7 +206,9 @@ impl Activity {
 
     /// For how long it has not been idle; of no meaning when it is.
     fn busy_for(&self) -> Duration {
-        self.age().saturating_sub(Duration::from_millis(self.busy_since.load(Ordering::Relaxed)))
+        self.age().saturating_sub(Duration::from_millis(
+            self.busy_since.load(Ordering::Relaxed),
+        ))
     }
 
     fn age(&self) -> Duration {
@@ -199,7 +224,9 @@ struct WatchedStream {
 
 impl WatchedStream {
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.activity.is_blocked.store(written.is_pending(), Ordering::Relaxed);
+        self.activity
+            .is_blocked
+            .store(written.is_pending(), Ordering::Relaxed);
         written
     }
 }

@@ -83,7 +83,10 @@ impl Tally {
 
 /// A place among the connections; given back, and counted as closed, when it is dropped.
 struct Place {
-    #[expect(dead_code, reason = "held for as long as the connection lasts, and never read")]
+    #[expect(
+        dead_code,
+        reason = "held for as long as the connection lasts, and never read"
+    )]
     permit: OwnedSemaphorePermit,
     tally: Arc<Tally>,
 }
@@ -122,10 +125,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn connections_for_open_files(wanted: usize) -> usize {
     let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
-    let Ok(allowed) = rlimit::increase_nofile_limit(files) else { return wanted };
-    let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1);
+    let Ok(allowed) = rlimit::increase_nofile_limit(files) else {
+        return wanted;
+    };
+    let allowed = usize::try_from(allowed)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(OTHER_FILES)
+        .max(1);
     if allowed < wanted {
-        tracing::warn!(wanted, allowed, "MAX_CONNECTIONS is more than this process may have open files for");
+        tracing::warn!(
+            wanted,
+            allowed,
+            "MAX_CONNECTIONS is more than this process may have open files for"
+        );
     }
     wanted.min(allowed)
 }
@@ -139,15 +151,23 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES);
     let service = TowerToHyperService::new(app);
     let max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(max_connections));
     let (wishes, wish) = watch::channel(Wish::Serve);
-    let room = Arc::new(Room { wanted: AtomicUsize::new(0), at_once: (max_connections / 16).clamp(1, 64) });
+    let room = Arc::new(Room {
+        wanted: AtomicUsize::new(0),
+        at_once: (max_connections / 16).clamp(1, 64),
+    });
     let serve_one = |stream: TcpStream, permit| {
         tally.accepted.fetch_add(1, Ordering::Relaxed);
-        let place = Place { permit, tally: Arc::clone(&tally) };
+        let place = Place {
+            permit,
+            tally: Arc::clone(&tally),
+        };
         // Answers are small and written at once: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
         let connection = Connection::new(limits, wish.clone(), Arc::clone(&room), place);
@@ -161,12 +181,19 @@ pub async fn serve(
         }
     }
     // Who has connected, or is about to, may not know yet; with nobody there, only who waits to be accepted.
-    let linger = if wishes.receiver_count() > 1 { LINGER } else { Duration::ZERO };
+    let linger = if wishes.receiver_count() > 1 {
+        LINGER
+    } else {
+        Duration::ZERO
+    };
     wishes.send_replace(Wish::Stop);
     tracing::info!("stopping: requests in flight finish");
     let late = async {
         loop {
-            match (listener.accept().await, Arc::clone(&places).try_acquire_owned()) {
+            match (
+                listener.accept().await,
+                Arc::clone(&places).try_acquire_owned(),
+            ) {
                 (Ok((stream, _)), Ok(place)) => serve_one(stream, place),
                 (Ok(_), Err(_)) => {}
                 (Err(_), _) => sleep(ACCEPT_PAUSE).await,
@@ -177,7 +204,9 @@ pub async fn serve(
     // Whom the system has connected and not told us of yet would be reset with the listener.
     if let Ok(listener) = listener.into_std() {
         while let Ok((stream, _)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
             if let (Ok(stream), Ok(place)) = (stream, Arc::clone(&places).try_acquire_owned()) {
                 serve_one(stream, place);
             }
@@ -186,7 +215,10 @@ pub async fn serve(
     tracing::info!("no new connections any more");
     drop(wish);
     // When the last connection has gone, so has the last receiver.
-    if timeout(LINGER + DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed()).await.is_err() {
+    if timeout(LINGER + DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed())
+        .await
+        .is_err()
+    {
         tracing::warn!("stopping: some connections were still open after {DRAIN_TIMEOUT:?}");
     }
 }
@@ -236,7 +268,9 @@ impl Room {
     /// Whether a connection that could close is still asked to.
     fn take(&self) -> bool {
         let one_less = |wanted: usize| wanted.checked_sub(1);
-        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        self.wanted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 }
 

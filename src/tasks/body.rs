@@ -80,7 +80,10 @@ impl<'a> TaskBody<'a> {
     /// In a list of everybody's tasks, each says whose it is.
     fn listed(task: &'a Task, reach: Reach) -> Self {
         match reach {
-            Reach::Tenant => Self { owner_id: Some(task.owner.user), ..Self::new(task) },
+            Reach::Tenant => Self {
+                owner_id: Some(task.owner.user),
+                ..Self::new(task)
+            },
             Reach::User(_) => Self::new(task),
         }
     }
@@ -98,7 +101,10 @@ pub async fn list_response(
     reach: Reach,
     page: Page,
 ) -> Result<Response, ApiError> {
-    let first = Page { limit: page.limit.or(Some(READ_AT_ONCE)), ..page };
+    let first = Page {
+        limit: page.limit.or(Some(READ_AT_ONCE)),
+        ..page
+    };
     let listing = tasks.list(tenant, reach, first).await?;
     let link = next_page(page, &listing);
     let mut list = List {
@@ -128,7 +134,8 @@ pub async fn list_response(
     Ok((link, JSON, Body::from_stream(chunks)).into_response())
 }
 
-const JSON: [(HeaderName, HeaderValue); 1] = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+const JSON: [(HeaderName, HeaderValue); 1] =
+    [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
 
 /// A list that is being written.
 struct List {
@@ -159,7 +166,10 @@ impl List {
             yield_now().await;
         }
         if self.read.len() == 0 {
-            let page = Page { after: self.after, limit: Some(READ_AT_ONCE) };
+            let page = Page {
+                after: self.after,
+                limit: Some(READ_AT_ONCE),
+            };
             let listing = self.tasks.list(self.tenant, self.reach, page).await?;
             self.goes_on = listing.more;
             self.read = listing.tasks.into_iter();

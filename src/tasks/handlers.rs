@@ -64,7 +64,10 @@ pub(crate) async fn create(
     State(tasks): State<Tasks>,
     CreateTask { title }: CreateTask,
 ) -> Result<Response, ApiError> {
-    let new = NewTask { title, owner_name: editor.name().to_owned() };
+    let new = NewTask {
+        title,
+        owner_name: editor.name().to_owned(),
+    };
     let task = tasks.insert(editor.owner(), new).await?;
     Ok(Json(TaskBody::new(&task)).into_response())
 }
@@ -90,7 +93,9 @@ pub(crate) async fn update(
     TaskPath(id): TaskPath,
     update: TaskUpdate,
 ) -> Result<Response, ApiError> {
-    let task = tasks.update(editor.tenant(), editor.reach(), id, update).await?;
+    let task = tasks
+        .update(editor.tenant(), editor.reach(), id, update)
+        .await?;
     let task = task.ok_or(ApiError::TaskNotFound)?;
     Ok(Json(TaskBody::new(&task)).into_response())
 }

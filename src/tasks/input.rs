@@ -65,7 +65,11 @@ pub struct FieldError {
 
 impl FieldError {
     fn new(loc: &[&'static str], msg: impl Into<String>, kind: &'static str) -> Self {
-        Self { loc: loc.to_vec(), msg: msg.into(), kind }
+        Self {
+            loc: loc.to_vec(),
+            msg: msg.into(),
+            kind,
+        }
     }
 }
 
@@ -81,7 +85,9 @@ impl<S: Send + Sync> FromRequest<S> for CreateTask {
     async fn from_request(request: Request, state: &S) -> Result<Self, InputError> {
         let members = read_object(request, state).await?;
         match members.get("title") {
-            Some(title) => Ok(Self { title: parse_title(title)? }),
+            Some(title) => Ok(Self {
+                title: parse_title(title)?,
+            }),
             None => Err(FieldError::new(&["body", "title"], "Field required", "missing").into()),
         }
     }
@@ -97,9 +103,9 @@ impl<S: Send + Sync> FromRequest<S> for TaskUpdate {
             members.get("completed").map(parse_completed).transpose(),
         ) {
             (Ok(title), Ok(completed)) => Ok(Self { title, completed }),
-            (title, completed) => {
-                Err(InputError::Invalid(title.err().into_iter().chain(completed.err()).collect()))
-            }
+            (title, completed) => Err(InputError::Invalid(
+                title.err().into_iter().chain(completed.err()).collect(),
+            )),
         }
     }
 }
@@ -109,9 +115,16 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, InputError> {
         let id = Path::<String>::from_request_parts(parts, state).await.ok();
-        id.and_then(|Path(id)| id.parse().ok()).map(Self).ok_or_else(|| {
-            FieldError::new(&["path", "id"], "Input should be a valid integer from 1", "int_parsing").into()
-        })
+        id.and_then(|Path(id)| id.parse().ok())
+            .map(Self)
+            .ok_or_else(|| {
+                FieldError::new(
+                    &["path", "id"],
+                    "Input should be a valid integer from 1",
+                    "int_parsing",
+                )
+                .into()
+            })
     }
 }
 
@@ -121,7 +134,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, InputError> {
         let Query(parameters) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
-            .map_err(|_| FieldError::new(&["query"], "Input should be a query string", "query_parsing"))?;
+            .map_err(|_| {
+                FieldError::new(
+                    &["query"],
+                    "Input should be a query string",
+                    "query_parsing",
+                )
+            })?;
         let mut page = Self::default();
         let mut errors = Vec::new();
         for (name, value) in parameters {
@@ -145,17 +164,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
                 _ => {}
             }
         }
-        if errors.is_empty() { Ok(page) } else { Err(InputError::Invalid(errors)) }
+        if errors.is_empty() {
+            Ok(page)
+        } else {
+            Err(InputError::Invalid(errors))
+        }
     }
 }
 
-async fn read_object<S: Send + Sync>(request: Request, state: &S) -> Result<Map<String, Value>, InputError> {
+async fn read_object<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Map<String, Value>, InputError> {
     match Json::from_request(request, state).await {
         Ok(Json(members)) => Ok(members),
         Err(JsonRejection::MissingJsonContentType(_)) => Err(InputError::MediaType),
-        Err(JsonRejection::JsonDataError(_)) => {
-            Err(FieldError::new(&["body"], "Input should be a valid JSON object", "dict_type").into())
-        }
+        Err(JsonRejection::JsonDataError(_)) => Err(FieldError::new(
+            &["body"],
+            "Input should be a valid JSON object",
+            "dict_type",
+        )
+        .into()),
         Err(JsonRejection::BytesRejection(error)) => Err(unreadable(&error)),
         Err(error) => Err(FieldError::new(&["body"], error.body_text(), "json_invalid").into()),
     }
@@ -165,14 +194,23 @@ fn unreadable(error: &BytesRejection) -> InputError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         InputError::TooLarge
     } else {
-        FieldError::new(&["body"], "The body could not be read to its end", "body_incomplete").into()
+        FieldError::new(
+            &["body"],
+            "The body could not be read to its end",
+            "body_incomplete",
+        )
+        .into()
     }
 }
 
 fn parse_title(title: &Value) -> Result<Title, FieldError> {
     const LOC: [&str; 2] = ["body", "title"];
     let Value::String(text) = title else {
-        return Err(FieldError::new(&LOC, "Input should be a valid string", "string_type"));
+        return Err(FieldError::new(
+            &LOC,
+            "Input should be a valid string",
+            "string_type",
+        ));
     };
     Title::parse(text.clone()).map_err(|error| {
         let kind = match error {
@@ -186,6 +224,10 @@ fn parse_title(title: &Value) -> Result<Title, FieldError> {
 
 fn parse_completed(completed: &Value) -> Result<bool, FieldError> {
     completed.as_bool().ok_or_else(|| {
-        FieldError::new(&["body", "completed"], "Input should be a valid boolean", "bool_type")
+        FieldError::new(
+            &["body", "completed"],
+            "Input should be a valid boolean",
+            "bool_type",
+        )
     })
 }

@@ -58,11 +58,16 @@ impl Own {
 
 impl MemoryTasks {
     pub(super) fn new(max_per_tenant: usize) -> Self {
-        Self { tenants: DashMap::new(), max_per_tenant }
+        Self {
+            tenants: DashMap::new(),
+            max_per_tenant,
+        }
     }
 
     pub(super) fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Listing {
-        self.tenant(tenant).map(|tasks| tasks.read().list(reach, page)).unwrap_or_default()
+        self.tenant(tenant)
+            .map(|tasks| tasks.read().list(reach, page))
+            .unwrap_or_default()
     }
 
     pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
@@ -70,7 +75,9 @@ impl MemoryTasks {
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
         let mut tasks = tasks.write();
         if tasks.by_id.len() >= self.max_per_tenant {
-            return Err(StoreError::Full { max: self.max_per_tenant });
+            return Err(StoreError::Full {
+                max: self.max_per_tenant,
+            });
         }
         Ok(tasks.insert(owner, new))
     }
@@ -118,9 +125,17 @@ impl Shelf {
             },
         };
         let after = page.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = tasks.range((after, Bound::Unbounded)).map(|(_, task)| Arc::clone(task));
-        let tasks = rest.by_ref().take(page.limit.unwrap_or(usize::MAX)).collect();
-        Listing { tasks, more: rest.next().is_some() }
+        let mut rest = tasks
+            .range((after, Bound::Unbounded))
+            .map(|(_, task)| Arc::clone(task));
+        let tasks = rest
+            .by_ref()
+            .take(page.limit.unwrap_or(usize::MAX))
+            .collect();
+        Listing {
+            tasks,
+            more: rest.next().is_some(),
+        }
     }
 
     fn insert(&mut self, owner: Owner, new: NewTask) -> Arc<Task> {
@@ -131,11 +146,20 @@ impl Shelf {
             Some(own) => own.share_name(owner_name),
             None => owner_name.into(),
         };
-        self.put(Task { id, owner, owner_name, title, completed: false })
+        self.put(Task {
+            id,
+            owner,
+            owner_name,
+            title,
+            completed: false,
+        })
     }
 
     fn update(&mut self, reach: Reach, id: TaskId, update: TaskUpdate) -> Option<Arc<Task>> {
-        let present = self.by_id.get(&id).filter(|task| reach.includes(task.owner.user))?;
+        let present = self
+            .by_id
+            .get(&id)
+            .filter(|task| reach.includes(task.owner.user))?;
         let mut task = Task::clone(present);
         if let Some(title) = update.title {
             task.title = title;
@@ -147,7 +171,9 @@ impl Shelf {
     }
 
     fn remove(&mut self, id: TaskId) {
-        let Some(task) = self.by_id.remove(&id) else { return };
+        let Some(task) = self.by_id.remove(&id) else {
+            return;
+        };
         if let Some(own) = self.users.get_mut(&task.owner.user) {
             own.tasks.remove(&id);
             if own.tasks.is_empty() {
@@ -159,7 +185,10 @@ impl Shelf {
     fn put(&mut self, task: Task) -> Arc<Task> {
         let task = Arc::new(task);
         self.by_id.insert(task.id, Arc::clone(&task));
-        let name = || Own { tasks: BTreeMap::new(), name: Arc::clone(&task.owner_name) };
+        let name = || Own {
+            tasks: BTreeMap::new(),
+            name: Arc::clone(&task.owner_name),
+        };
         let own = self.users.entry(task.owner.user).or_insert_with(name);
         own.tasks.insert(task.id, Arc::clone(&task));
         task

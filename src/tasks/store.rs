@@ -56,7 +56,8 @@ pub struct Listing {
 pub const DEFAULT_MAX_TASKS_PER_TENANT: usize = 100_000;
 
 /// How many connections to the database one process may have unless the operator says otherwise.
-pub const DEFAULT_MAX_DATABASE_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10).expect("ten is not zero");
+pub const DEFAULT_MAX_DATABASE_CONNECTIONS: NonZeroUsize =
+    NonZeroUsize::new(10).expect("ten is not zero");
 
 /// The store could not do what it was asked. It has done nothing, unless it became unavailable before its
 /// answer arrived: then it has done all of it or nothing.
@@ -81,22 +82,38 @@ impl Tasks {
     ///
     /// When there is a database that must not be used, or that refuses to be.
     pub async fn open(config: &StoreConfig) -> Result<Self, DatabaseError> {
-        let StoreConfig { database, max_database_connections, max_tasks_per_tenant } = config;
-        let Some(database) = database else { return Ok(Self::in_memory(*max_tasks_per_tenant)) };
-        let tasks = PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant).await?;
-        Ok(Self { store: Store::Postgres(Arc::new(tasks)), timings: None })
+        let StoreConfig {
+            database,
+            max_database_connections,
+            max_tasks_per_tenant,
+        } = config;
+        let Some(database) = database else {
+            return Ok(Self::in_memory(*max_tasks_per_tenant));
+        };
+        let tasks =
+            PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant).await?;
+        Ok(Self {
+            store: Store::Postgres(Arc::new(tasks)),
+            timings: None,
+        })
     }
 
     /// An empty store in memory, for so many tasks of each tenant.
     #[must_use]
     pub fn in_memory(max_per_tenant: usize) -> Self {
-        Self { store: Store::Memory(Arc::new(MemoryTasks::new(max_per_tenant))), timings: None }
+        Self {
+            store: Store::Memory(Arc::new(MemoryTasks::new(max_per_tenant))),
+            timings: None,
+        }
     }
 
     /// The same tasks; from now on it is noted how long they take.
     #[must_use]
     pub fn timed(self, timings: Timings) -> Self {
-        Self { timings: Some(timings), ..self }
+        Self {
+            timings: Some(timings),
+            ..self
+        }
     }
 
     /// How many connections to a database are open, and how many may be; `None` without one.
@@ -128,7 +145,12 @@ impl Tasks {
     /// # Errors
     ///
     /// [`StoreError`] when the store cannot answer.
-    pub async fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Result<Listing, StoreError> {
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        page: Page,
+    ) -> Result<Listing, StoreError> {
         let work = async {
             match &self.store {
                 Store::Memory(tasks) => Ok(tasks.list(tenant, reach, page)),

@@ -12,7 +12,9 @@ use tracing::Instrument;
 use super::store::StoreError;
 
 /// Upper bounds of the buckets, in seconds: memory takes microseconds, a database milliseconds.
-const BUCKETS: [f64; 11] = [0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5];
+const BUCKETS: [f64; 11] = [
+    0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5,
+];
 
 /// The time of each operation, in seconds; cloning gives another handle to the same numbers.
 #[derive(Clone, Debug)]
@@ -32,7 +34,9 @@ impl Default for Timings {
 
 impl Timings {
     fn record(&self, operation: &'static str, outcome: &'static str, duration: Duration) {
-        self.0.get_or_create(&Labels { operation, outcome }).observe(duration.as_secs_f64());
+        self.0
+            .get_or_create(&Labels { operation, outcome })
+            .observe(duration.as_secs_f64());
     }
 }
 
@@ -43,7 +47,9 @@ pub(super) async fn timed<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let work = work.instrument(tracing::debug_span!("store", operation));
-    let Some(timings) = timings else { return work.await };
+    let Some(timings) = timings else {
+        return work.await;
+    };
     let started = Instant::now();
     let result = work.await;
     let outcome = match &result {

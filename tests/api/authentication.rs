@@ -20,154 +20,358 @@ pub(crate) type Break = fn(Token) -> String;
 pub(crate) const HARMLESS: [(&str, Change); 9] = [
     ("no typ", |token| token.without_header("typ")),
     ("another typ", |token| token.with_header("typ", "at+jwt")),
-    ("a key of its own in the header", |token| token.with_header("jwk", SigningKey::third().jwk())),
-    ("the bare client id as audience", |token| token.with("aud", API_CLIENT_ID)),
-    ("no name and no email", |token| token.without("name").without("upn").without("unique_name")),
-    ("one scope among several", |token| token.with("scp", "Tasks.Read access_as_user profile")),
-    ("a role nobody knows", |token| token.with("roles", json!(["Admin", "Auditor"]))),
-    ("a fractional time", |token| token.with("nbf", 1_700_000_000.5)),
-    ("a tenant id in capitals", |token| token.with("tid", CONTOSO.tenant.to_uppercase())),
+    ("a key of its own in the header", |token| {
+        token.with_header("jwk", SigningKey::third().jwk())
+    }),
+    ("the bare client id as audience", |token| {
+        token.with("aud", API_CLIENT_ID)
+    }),
+    ("no name and no email", |token| {
+        token.without("name").without("upn").without("unique_name")
+    }),
+    ("one scope among several", |token| {
+        token.with("scp", "Tasks.Read access_as_user profile")
+    }),
+    ("a role nobody knows", |token| {
+        token.with("roles", json!(["Admin", "Auditor"]))
+    }),
+    ("a fractional time", |token| {
+        token.with("nbf", 1_700_000_000.5)
+    }),
+    ("a tenant id in capitals", |token| {
+        token.with("tid", CONTOSO.tenant.to_uppercase())
+    }),
 ];
 
 /// One broken thing at a time: what it is, what the caller is told, how to break it.
 pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     // The shape.
     ("one segment", MALFORMED, |_| "abc".into()),
-    ("two segments", MALFORMED, |token| token.sign().rsplit_once('.').unwrap().0.into()),
+    ("two segments", MALFORMED, |token| {
+        token.sign().rsplit_once('.').unwrap().0.into()
+    }),
     ("four segments", MALFORMED, |token| token.sign() + ".AAAA"),
-    ("an encrypted token's five", MALFORMED, |token| token.sign() + ".AAAA.AAAA"),
+    ("an encrypted token's five", MALFORMED, |token| {
+        token.sign() + ".AAAA.AAAA"
+    }),
     ("no signature", MALFORMED, |token| {
         let token = token.sign();
         token[..=token.rfind('.').unwrap()].into()
     }),
-    ("a signature that is no base64", MALFORMED, |token| token.sign() + "!"),
-    ("an empty header", MALFORMED, |token| format!(".{}", token.sign().split_once('.').unwrap().1)),
-    ("a space inside", MALFORMED, |token| token.sign().replace('.', " .")),
-    ("base64 with padding", MALFORMED, |token| token.sign().replacen('.', "==.", 1)),
-    ("base64 of the other alphabet", MALFORMED, |token| token.sign().replacen("eyJ", "ey+", 1)),
-    ("a header that is no object", MALFORMED, |token| token.sign_texts("[1]", &token.claims_text())),
-    ("a header that is no JSON", MALFORMED, |token| token.sign_texts("alg", &token.claims_text())),
-    ("claims that are no object", MALFORMED, |token| token.sign_texts(&token.header_text(), "\"tid\"")),
+    ("a signature that is no base64", MALFORMED, |token| {
+        token.sign() + "!"
+    }),
+    ("an empty header", MALFORMED, |token| {
+        format!(".{}", token.sign().split_once('.').unwrap().1)
+    }),
+    ("a space inside", MALFORMED, |token| {
+        token.sign().replace('.', " .")
+    }),
+    ("base64 with padding", MALFORMED, |token| {
+        token.sign().replacen('.', "==.", 1)
+    }),
+    ("base64 of the other alphabet", MALFORMED, |token| {
+        token.sign().replacen("eyJ", "ey+", 1)
+    }),
+    ("a header that is no object", MALFORMED, |token| {
+        token.sign_texts("[1]", &token.claims_text())
+    }),
+    ("a header that is no JSON", MALFORMED, |token| {
+        token.sign_texts("alg", &token.claims_text())
+    }),
+    ("claims that are no object", MALFORMED, |token| {
+        token.sign_texts(&token.header_text(), "\"tid\"")
+    }),
     ("claims nested too deep", MALFORMED, |token| {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         token.sign_texts(
             &token.header_text(),
-            &token.claims_text().replacen('{', &format!("{{\"x\":{deep},"), 1),
+            &token
+                .claims_text()
+                .replacen('{', &format!("{{\"x\":{deep},"), 1),
         )
     }),
     ("a claim twice", MALFORMED, |token| {
-        token.sign_texts(&token.header_text(), &token.claims_text().replacen('{', "{\"tid\":\"x\",", 1))
+        token.sign_texts(
+            &token.header_text(),
+            &token.claims_text().replacen('{', "{\"tid\":\"x\",", 1),
+        )
     }),
-    ("a claim twice but for case", MALFORMED, |token| token.with("TID", "x").sign()),
-    ("a claim's case twin in other letters", MALFORMED, |token| token.with("AUD", "x").sign()),
+    ("a claim twice but for case", MALFORMED, |token| {
+        token.with("TID", "x").sign()
+    }),
+    ("a claim's case twin in other letters", MALFORMED, |token| {
+        token.with("AUD", "x").sign()
+    }),
     ("a header parameter twice", MALFORMED, |token| {
-        token.sign_texts(&token.header_text().replacen('{', "{\"alg\":\"none\",", 1), &token.claims_text())
+        token.sign_texts(
+            &token.header_text().replacen('{', "{\"alg\":\"none\",", 1),
+            &token.claims_text(),
+        )
     }),
-    ("a header parameter's case twin", MALFORMED, |token| token.with_header("Alg", "none").sign()),
-    ("more than 16 KiB", "Token is too long", |token| token.with("groups", "x".repeat(16 * 1024)).sign()),
+    ("a header parameter's case twin", MALFORMED, |token| {
+        token.with_header("Alg", "none").sign()
+    }),
+    ("more than 16 KiB", "Token is too long", |token| {
+        token.with("groups", "x".repeat(16 * 1024)).sign()
+    }),
     // The header.
-    ("no alg", "Token must be signed with RS256", |token| token.without_header("alg").sign()),
-    ("alg none, unsigned", "Token must be signed with RS256", |token| {
-        let token = token.with_header("alg", "none").sign();
-        token[..=token.rfind('.').unwrap()].into()
+    ("no alg", "Token must be signed with RS256", |token| {
+        token.without_header("alg").sign()
     }),
-    ("alg in small letters", "Token must be signed with RS256", |token| {
-        token.with_header("alg", "rs256").sign()
+    (
+        "alg none, unsigned",
+        "Token must be signed with RS256",
+        |token| {
+            let token = token.with_header("alg", "none").sign();
+            token[..=token.rfind('.').unwrap()].into()
+        },
+    ),
+    (
+        "alg in small letters",
+        "Token must be signed with RS256",
+        |token| token.with_header("alg", "rs256").sign(),
+    ),
+    ("RS512", "Token must be signed with RS256", |token| {
+        token.with_header("alg", "RS512").sign()
     }),
-    ("RS512", "Token must be signed with RS256", |token| token.with_header("alg", "RS512").sign()),
-    ("PS256", "Token must be signed with RS256", |token| token.with_header("alg", "PS256").sign_with_pss()),
-    ("the public key as a shared secret", "Token must be signed with RS256", |token| {
-        token.with_header("alg", "HS256").sign_with_hmac(&SigningKey::first().public_der())
+    ("PS256", "Token must be signed with RS256", |token| {
+        token.with_header("alg", "PS256").sign_with_pss()
     }),
-    ("crit", "Token header is not supported", |token| token.with_header("crit", json!(["exp"])).sign()),
-    ("b64", "Token header is not supported", |token| token.with_header("b64", false).sign()),
-    ("zip", "Token header is not supported", |token| token.with_header("zip", "DEF").sign()),
-    ("enc", "Token header is not supported", |token| token.with_header("enc", "A256GCM").sign()),
-    ("no kid", "Token header has no usable key id (kid)", |token| token.without_header("kid").sign()),
-    ("a kid that is a number", "Token header has no usable key id (kid)", |token| {
-        token.with_header("kid", 7).sign()
+    (
+        "the public key as a shared secret",
+        "Token must be signed with RS256",
+        |token| {
+            token
+                .with_header("alg", "HS256")
+                .sign_with_hmac(&SigningKey::first().public_der())
+        },
+    ),
+    ("crit", "Token header is not supported", |token| {
+        token.with_header("crit", json!(["exp"])).sign()
     }),
-    ("an empty kid", "Token header has no usable key id (kid)", |token| token.with_header("kid", "").sign()),
-    ("a kid too long", "Token header has no usable key id (kid)", |token| {
-        token.with_header("kid", "k".repeat(129)).sign()
+    ("b64", "Token header is not supported", |token| {
+        token.with_header("b64", false).sign()
     }),
+    ("zip", "Token header is not supported", |token| {
+        token.with_header("zip", "DEF").sign()
+    }),
+    ("enc", "Token header is not supported", |token| {
+        token.with_header("enc", "A256GCM").sign()
+    }),
+    (
+        "no kid",
+        "Token header has no usable key id (kid)",
+        |token| token.without_header("kid").sign(),
+    ),
+    (
+        "a kid that is a number",
+        "Token header has no usable key id (kid)",
+        |token| token.with_header("kid", 7).sign(),
+    ),
+    (
+        "an empty kid",
+        "Token header has no usable key id (kid)",
+        |token| token.with_header("kid", "").sign(),
+    ),
+    (
+        "a kid too long",
+        "Token header has no usable key id (kid)",
+        |token| token.with_header("kid", "k".repeat(129)).sign(),
+    ),
     // The tenant.
-    ("no tid", "Token missing tenant ID (tid) claim", |token| token.without("tid").sign()),
-    ("an empty tid", "Token missing tenant ID (tid) claim", |token| token.with("tid", "").sign()),
-    ("a null tid", "Token missing tenant ID (tid) claim", |token| token.with("tid", Value::Null).sign()),
-    ("a tid that is a list", "Token tenant ID (tid) claim is not a GUID", |token| {
-        token.with("tid", json!([CONTOSO.tenant])).sign()
+    ("no tid", "Token missing tenant ID (tid) claim", |token| {
+        token.without("tid").sign()
     }),
-    ("a tid that is a path", "Token tenant ID (tid) claim is not a GUID", |token| {
-        token.with("tid", "../common").sign()
-    }),
-    ("a tid that is a name", "Token tenant ID (tid) claim is not a GUID", |token| {
-        token.with("tid", "organizations").sign()
-    }),
-    ("a tid in braces", "Token tenant ID (tid) claim is not a GUID", |token| {
-        token.with("tid", format!("{{{}}}", CONTOSO.tenant)).sign()
-    }),
-    ("a tid without hyphens", "Token tenant ID (tid) claim is not a GUID", |token| {
-        token.with("tid", CONTOSO.tenant.replace('-', "")).sign()
-    }),
+    (
+        "an empty tid",
+        "Token missing tenant ID (tid) claim",
+        |token| token.with("tid", "").sign(),
+    ),
+    (
+        "a null tid",
+        "Token missing tenant ID (tid) claim",
+        |token| token.with("tid", Value::Null).sign(),
+    ),
+    (
+        "a tid that is a list",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| token.with("tid", json!([CONTOSO.tenant])).sign(),
+    ),
+    (
+        "a tid that is a path",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| token.with("tid", "../common").sign(),
+    ),
+    (
+        "a tid that is a name",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| token.with("tid", "organizations").sign(),
+    ),
+    (
+        "a tid in braces",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| token.with("tid", format!("{{{}}}", CONTOSO.tenant)).sign(),
+    ),
+    (
+        "a tid without hyphens",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| token.with("tid", CONTOSO.tenant.replace('-', "")).sign(),
+    ),
     // Issuer, audience, times.
     ("no ver", CLAIM, |token| token.without("ver").sign()),
-    ("a ver nobody knows", CLAIM, |token| token.with("ver", "3.0").sign()),
-    ("no issuer", "Token issuer is not accepted", |token| token.without("iss").sign()),
-    ("another tenant's issuer", "Token issuer is not accepted", |token| {
-        token.with("iss", format!("https://sts.windows.net/{}/", FABRIKAM.tenant)).sign()
+    ("a ver nobody knows", CLAIM, |token| {
+        token.with("ver", "3.0").sign()
     }),
-    ("another host's issuer", "Token issuer is not accepted", |token| {
-        token.with("iss", format!("https://sts.windows.net.example/{}/", CONTOSO.tenant)).sign()
+    ("no issuer", "Token issuer is not accepted", |token| {
+        token.without("iss").sign()
     }),
-    ("the issuer without its slash", "Token issuer is not accepted", |token| {
-        token.with("iss", format!("https://sts.windows.net/{}", CONTOSO.tenant)).sign()
-    }),
-    ("the issuer in a list", "Token issuer is not accepted", |token| {
-        token.with("iss", json!([format!("https://sts.windows.net/{}/", CONTOSO.tenant)])).sign()
-    }),
-    ("the issuer of the other version", "Token issuer is not accepted", |token| {
-        token.with("ver", "2.0").sign()
-    }),
-    ("no audience", "Token was not issued for this API", |token| token.without("aud").sign()),
-    ("another audience", "Token was not issued for this API", |token| {
-        token.with("aud", "api://another").sign()
-    }),
-    ("Graph's audience", "Token was not issued for this API", |token| {
-        token.with("aud", "00000003-0000-0000-c000-000000000000").sign()
-    }),
-    ("the audience in a list", "Token was not issued for this API", |token| {
-        token.with("aud", json!([API_CLIENT_ID])).sign()
-    }),
+    (
+        "another tenant's issuer",
+        "Token issuer is not accepted",
+        |token| {
+            token
+                .with(
+                    "iss",
+                    format!("https://sts.windows.net/{}/", FABRIKAM.tenant),
+                )
+                .sign()
+        },
+    ),
+    (
+        "another host's issuer",
+        "Token issuer is not accepted",
+        |token| {
+            token
+                .with(
+                    "iss",
+                    format!("https://sts.windows.net.example/{}/", CONTOSO.tenant),
+                )
+                .sign()
+        },
+    ),
+    (
+        "the issuer without its slash",
+        "Token issuer is not accepted",
+        |token| {
+            token
+                .with("iss", format!("https://sts.windows.net/{}", CONTOSO.tenant))
+                .sign()
+        },
+    ),
+    (
+        "the issuer in a list",
+        "Token issuer is not accepted",
+        |token| {
+            token
+                .with(
+                    "iss",
+                    json!([format!("https://sts.windows.net/{}/", CONTOSO.tenant)]),
+                )
+                .sign()
+        },
+    ),
+    (
+        "the issuer of the other version",
+        "Token issuer is not accepted",
+        |token| token.with("ver", "2.0").sign(),
+    ),
+    (
+        "no audience",
+        "Token was not issued for this API",
+        |token| token.without("aud").sign(),
+    ),
+    (
+        "another audience",
+        "Token was not issued for this API",
+        |token| token.with("aud", "api://another").sign(),
+    ),
+    (
+        "Graph's audience",
+        "Token was not issued for this API",
+        |token| {
+            token
+                .with("aud", "00000003-0000-0000-c000-000000000000")
+                .sign()
+        },
+    ),
+    (
+        "the audience in a list",
+        "Token was not issued for this API",
+        |token| token.with("aud", json!([API_CLIENT_ID])).sign(),
+    ),
     ("no exp", CLAIM, |token| token.without("exp").sign()),
-    ("exp as a text", CLAIM, |token| token.with("exp", "4102444800").sign()),
-    ("exp long ago", "Token has expired", |token| token.with("exp", 1_700_000_000).sign()),
+    ("exp as a text", CLAIM, |token| {
+        token.with("exp", "4102444800").sign()
+    }),
+    ("exp long ago", "Token has expired", |token| {
+        token.with("exp", 1_700_000_000).sign()
+    }),
     ("no nbf", CLAIM, |token| token.without("nbf").sign()),
-    ("nbf in the year 2100", "Token is not valid yet", |token| token.with("nbf", 4_102_444_800_u64).sign()),
+    ("nbf in the year 2100", "Token is not valid yet", |token| {
+        token.with("nbf", 4_102_444_800_u64).sign()
+    }),
     ("no iat", CLAIM, |token| token.without("iat").sign()),
-    ("iat in the year 2100", "Token is not valid yet", |token| token.with("iat", 4_102_444_800_u64).sign()),
+    ("iat in the year 2100", "Token is not valid yet", |token| {
+        token.with("iat", 4_102_444_800_u64).sign()
+    }),
     // The signature and its key.
     ("an unknown key id", "Unable to find signing key", |token| {
-        token.signed_by(SigningKey::first().named("nobody's")).sign()
+        token
+            .signed_by(SigningKey::first().named("nobody's"))
+            .sign()
     }),
-    ("another tenant's key", "Unable to find signing key", |token| {
-        token.signed_by(SigningKey::third()).sign()
-    }),
-    ("a published key id, another key", "Token signature is invalid", |token| {
-        token.signed_by(SigningKey::second().named(&SigningKey::first().key_id)).sign()
-    }),
-    ("a signature of other claims", "Token signature is invalid", |token| {
-        let signature = token.clone().with("name", "Mallory").sign().rsplit_once('.').unwrap().1.to_owned();
-        format!("{}.{signature}", token.sign().rsplit_once('.').unwrap().0)
-    }),
-    ("another padding than its alg", "Token signature is invalid", |token| token.sign_with_pss()),
+    (
+        "another tenant's key",
+        "Unable to find signing key",
+        |token| token.signed_by(SigningKey::third()).sign(),
+    ),
+    (
+        "a published key id, another key",
+        "Token signature is invalid",
+        |token| {
+            token
+                .signed_by(SigningKey::second().named(&SigningKey::first().key_id))
+                .sign()
+        },
+    ),
+    (
+        "a signature of other claims",
+        "Token signature is invalid",
+        |token| {
+            let signature = token
+                .clone()
+                .with("name", "Mallory")
+                .sign()
+                .rsplit_once('.')
+                .unwrap()
+                .1
+                .to_owned();
+            format!("{}.{signature}", token.sign().rsplit_once('.').unwrap().0)
+        },
+    ),
+    (
+        "another padding than its alg",
+        "Token signature is invalid",
+        |token| token.sign_with_pss(),
+    ),
     // What only signed claims are asked for.
     ("no oid", CLAIM, |token| token.without("oid").sign()),
-    ("an oid that is no GUID", CLAIM, |token| token.with("oid", "admin").sign()),
-    ("roles as a text", CLAIM, |token| token.with("roles", "Admin").sign()),
-    ("a role that is a number", CLAIM, |token| token.with("roles", json!(["Admin", 1])).sign()),
-    ("null for roles", CLAIM, |token| token.with("roles", Value::Null).sign()),
-    ("scopes in a list", CLAIM, |token| token.with("scp", json!(["access_as_user"])).sign()),
+    ("an oid that is no GUID", CLAIM, |token| {
+        token.with("oid", "admin").sign()
+    }),
+    ("roles as a text", CLAIM, |token| {
+        token.with("roles", "Admin").sign()
+    }),
+    ("a role that is a number", CLAIM, |token| {
+        token.with("roles", json!(["Admin", 1])).sign()
+    }),
+    ("null for roles", CLAIM, |token| {
+        token.with("roles", Value::Null).sign()
+    }),
+    ("scopes in a list", CLAIM, |token| {
+        token.with("scp", json!(["access_as_user"])).sign()
+    }),
 ];
 
 #[tokio::test]
@@ -209,7 +413,12 @@ async fn a_token_may_differ_in_what_does_not_matter() {
 #[tokio::test]
 async fn a_person_without_name_and_email_is_unknown() {
     let app = TestApp::start().await;
-    let token = app.entra.v1(CONTOSO, ADMIN).without("name").without("upn").without("unique_name");
+    let token = app
+        .entra
+        .v1(CONTOSO, ADMIN)
+        .without("name")
+        .without("upn")
+        .without("unique_name");
     let me = app.me(&token.sign()).await.json();
     assert_eq!((&me["name"], &me["email"]), (&json!("Unknown"), &json!("")));
 }
@@ -236,12 +445,24 @@ async fn a_token_with_one_thing_broken_is_refused_for_that_thing() {
 
     for &(case, detail, break_it) in BROKEN {
         let good = app.entra.v1(CONTOSO, ADMIN);
-        assert_eq!(app.me(&good.sign()).await.status, StatusCode::OK, "before {case}");
+        assert_eq!(
+            app.me(&good.sign()).await.status,
+            StatusCode::OK,
+            "before {case}"
+        );
         let token = break_it(good);
         let answer = app.me(&token).await;
-        assert_eq!((answer.status, answer.detail().as_str()), (StatusCode::UNAUTHORIZED, detail), "{case}");
+        assert_eq!(
+            (answer.status, answer.detail().as_str()),
+            (StatusCode::UNAUTHORIZED, detail),
+            "{case}"
+        );
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"");
-        assert_eq!(answer.header("www-authenticate"), Some(challenge.as_str()), "{case}");
+        assert_eq!(
+            answer.header("www-authenticate"),
+            Some(challenge.as_str()),
+            "{case}"
+        );
     }
 }
 
@@ -258,7 +479,10 @@ async fn a_version_2_token_needs_the_version_2_issuer() {
         let answer = app.me(&good.clone().with("iss", issuer).sign()).await;
         assert_eq!(
             (answer.status, answer.detail()),
-            (StatusCode::UNAUTHORIZED, "Token issuer is not accepted".into())
+            (
+                StatusCode::UNAUTHORIZED,
+                "Token issuer is not accepted".into()
+            )
         );
     }
 }
@@ -275,7 +499,9 @@ async fn times_have_a_leeway_of_sixty_seconds() {
         ("iat", now + 60, StatusCode::OK),
         ("iat", now + 61, StatusCode::UNAUTHORIZED),
     ] {
-        let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).with(claim, value).sign()).await;
+        let answer = app
+            .me(&app.entra.v1(CONTOSO, ADMIN).with(claim, value).sign())
+            .await;
         assert_eq!(answer.status, status, "{claim}: {}", answer.body);
     }
 }
@@ -285,18 +511,29 @@ async fn a_tenant_off_the_allow_list_is_refused_by_name_without_asking_entra() {
     let app = TestApp::start().await;
     let answer = app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    let detail = format!("Tenant {} is not allowed to access this application", NORTHWIND.tenant);
+    let detail = format!(
+        "Tenant {} is not allowed to access this application",
+        NORTHWIND.tenant
+    );
     assert_eq!(answer.detail(), detail);
     assert_eq!(app.entra.fetches(NORTHWIND), 0);
 }
 
 #[tokio::test]
 async fn in_open_mode_any_organisation_may_come_in_but_personal_accounts_may_not() {
-    let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
-    assert_eq!(app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status, StatusCode::OK);
+    let app =
+        TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
+    assert_eq!(
+        app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status,
+        StatusCode::OK
+    );
     let personal = "9188040d-6c67-4c5b-b112-36a304b66dad";
     let token = app.entra.v1(NORTHWIND, ADMIN).with("tid", personal);
-    let answer = app.me(&token.with("iss", format!("https://sts.windows.net/{personal}/")).sign()).await;
+    let answer = app
+        .me(&token
+            .with("iss", format!("https://sts.windows.net/{personal}/"))
+            .sign())
+        .await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.body);
 }
 
@@ -304,7 +541,9 @@ async fn in_open_mode_any_organisation_may_come_in_but_personal_accounts_may_not
 async fn garbage_for_an_allowed_tenant_costs_no_fetch() {
     let app = TestApp::start().await;
     for token in [
-        app.entra.v1(CONTOSO, ADMIN).with("iss", "https://evil.example/"),
+        app.entra
+            .v1(CONTOSO, ADMIN)
+            .with("iss", "https://evil.example/"),
         app.entra.v1(CONTOSO, ADMIN).with("aud", "api://another"),
         app.entra.v1(CONTOSO, ADMIN).with("exp", 1_700_000_000),
         app.entra.v1(CONTOSO, ADMIN).with("nbf", 4_102_444_800_u64),
@@ -320,13 +559,22 @@ async fn an_app_without_a_person_is_refused() {
     let app = TestApp::start().await;
     for token in [
         app.entra.v1(CONTOSO, ADMIN).with("idtyp", "app"),
-        app.entra.v2(CONTOSO, ADMIN).with("idtyp", "app").without("scp"),
+        app.entra
+            .v2(CONTOSO, ADMIN)
+            .with("idtyp", "app")
+            .without("scp"),
     ] {
         let answer = app.me(&token.sign()).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
-        assert_eq!(answer.detail(), "This API serves people; tokens issued to an app alone are refused");
+        assert_eq!(
+            answer.detail(),
+            "This API serves people; tokens issued to an app alone are refused"
+        );
         let challenge = answer.header("www-authenticate").unwrap();
-        assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""), "{challenge}");
+        assert!(
+            challenge.starts_with("Bearer error=\"insufficient_scope\""),
+            "{challenge}"
+        );
     }
 }
 
@@ -373,12 +621,24 @@ async fn credentials_are_one_bearer_header() {
         answer(request).await
     };
 
-    for value in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER   {token}")] {
+    for value in [
+        format!("Bearer {token}"),
+        format!("bearer {token}"),
+        format!("BEARER   {token}"),
+    ] {
         assert_eq!(send(&[value]).await.status, StatusCode::OK);
     }
-    for values in [vec![], vec!["Basic YWRtaW46YWRtaW4=".into()], vec![token.clone()], vec![String::new()]] {
+    for values in [
+        vec![],
+        vec!["Basic YWRtaW46YWRtaW4=".into()],
+        vec![token.clone()],
+        vec![String::new()],
+    ] {
         let answer = send(&values).await;
-        assert_eq!((answer.status, answer.detail()), (StatusCode::UNAUTHORIZED, "Not authenticated".into()));
+        assert_eq!(
+            (answer.status, answer.detail()),
+            (StatusCode::UNAUTHORIZED, "Not authenticated".into())
+        );
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     }
     let good = format!("Bearer {token}");
@@ -391,7 +651,10 @@ async fn credentials_are_one_bearer_header() {
         let answer = send(&values).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{values:?}");
         let challenge = answer.header("www-authenticate").unwrap();
-        assert!(challenge.starts_with("Bearer error=\"invalid_request\""), "{challenge}");
+        assert!(
+            challenge.starts_with("Bearer error=\"invalid_request\""),
+            "{challenge}"
+        );
     }
 }
 
@@ -400,7 +663,9 @@ async fn a_token_in_the_query_or_in_another_header_is_not_looked_at() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let in_query = app.request(Method::GET, &format!("/api/me?access_token={token}"));
-    let in_header = app.request(Method::GET, "/api/me").header("x-authorization", format!("Bearer {token}"));
+    let in_header = app
+        .request(Method::GET, "/api/me")
+        .header("x-authorization", format!("Bearer {token}"));
     for request in [in_query, in_header] {
         assert_eq!(answer(request).await.status, StatusCode::UNAUTHORIZED);
     }

@@ -11,7 +11,10 @@ async fn preflight(app: &TestApp, origin: &str, method: &str) -> Answer {
         .request(Method::OPTIONS, "/api/tasks/1")
         .header("origin", origin)
         .header("access-control-request-method", method)
-        .header("access-control-request-headers", "authorization,content-type,traceparent,tracestate");
+        .header(
+            "access-control-request-headers",
+            "authorization,content-type,traceparent,tracestate",
+        );
     answer(request).await
 }
 
@@ -22,10 +25,16 @@ async fn a_preflight_from_the_app_is_granted_and_may_be_cached() {
         let answer = preflight(&app, ORIGIN, method).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(answer.header("access-control-allow-origin"), Some(ORIGIN));
-        assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+        assert_eq!(
+            answer.header("access-control-allow-credentials"),
+            Some("true")
+        );
         assert_eq!(answer.header("access-control-max-age"), Some("7200"));
         let methods = answer.header("access-control-allow-methods").unwrap();
-        assert!(methods.split(',').any(|allowed| allowed == method), "{methods}");
+        assert!(
+            methods.split(',').any(|allowed| allowed == method),
+            "{methods}"
+        );
         let headers = answer.header("access-control-allow-headers").unwrap();
         assert_eq!(headers, "authorization,content-type,traceparent,tracestate");
         assert!(answer.header("vary").unwrap().contains("origin"));
@@ -35,36 +44,62 @@ async fn a_preflight_from_the_app_is_granted_and_may_be_cached() {
 #[tokio::test]
 async fn a_preflight_from_elsewhere_is_granted_nothing() {
     let app = TestApp::start().await;
-    for origin in
-        ["http://localhost:3001", "https://localhost:3000", "http://localhost:3000.evil.example", "null"]
-    {
+    for origin in [
+        "http://localhost:3001",
+        "https://localhost:3000",
+        "http://localhost:3000.evil.example",
+        "null",
+    ] {
         let answer = preflight(&app, origin, "GET").await;
-        assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            None,
+            "{origin}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_refusal_can_be_read_by_the_app_too() {
     let app = TestApp::start().await;
-    for (method, path) in [(Method::GET, "/api/tasks"), (Method::GET, "/nowhere"), (Method::PUT, "/health")] {
+    for (method, path) in [
+        (Method::GET, "/api/tasks"),
+        (Method::GET, "/nowhere"),
+        (Method::PUT, "/health"),
+    ] {
         let answer = answer(app.request(method, path).header("origin", ORIGIN)).await;
         assert!(answer.status.is_client_error());
-        assert_eq!(answer.header("access-control-allow-origin"), Some(ORIGIN), "{path}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some(ORIGIN),
+            "{path}"
+        );
         let exposed = answer.header("access-control-expose-headers").unwrap();
         for name in ["www-authenticate", "link", "retry-after"] {
-            assert!(exposed.split(',').any(|header| header == name), "{name} in {exposed}");
+            assert!(
+                exposed.split(',').any(|header| header == name),
+                "{name} in {exposed}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn several_origins_can_be_allowed() {
-    let app =
-        TestApp::start_with(&[("ALLOWED_ORIGINS", "https://tasks.example, https://app.example:8443")]).await;
-    for (origin, allowed) in
-        [("https://tasks.example", true), ("https://app.example:8443", true), (ORIGIN, false)]
-    {
+    let app = TestApp::start_with(&[(
+        "ALLOWED_ORIGINS",
+        "https://tasks.example, https://app.example:8443",
+    )])
+    .await;
+    for (origin, allowed) in [
+        ("https://tasks.example", true),
+        ("https://app.example:8443", true),
+        (ORIGIN, false),
+    ] {
         let answer = preflight(&app, origin, "POST").await;
-        assert_eq!(answer.header("access-control-allow-origin"), allowed.then_some(origin));
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            allowed.then_some(origin)
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! A database that is down, slow, or gone in the middle: who needs it is told to come back, nobody else notices,
 //! and what was being written is done or not done.
 
-#![expect(clippy::disallowed_methods, reason = "how long a failing database is waited for is real time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how long a failing database is waited for is real time"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +30,10 @@ async fn start(weather: Weather) -> (TestApp, Proxy, Database) {
     let proxy = Proxy::start(postgres::upstream(), weather).await;
     let app = TestApp::start_with(&[("DATABASE_URL", &database.url_through(proxy.port))]).await;
     // Whoever asks whether it is ready must have its keys.
-    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
+    assert_eq!(
+        app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status,
+        StatusCode::OK
+    );
     (app, proxy, database)
 }
 
@@ -45,14 +51,24 @@ async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
         let (said, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
         (said.lines().last().unwrap_or_default().to_owned(), code)
     };
-    assert_eq!(check(database.url()), ("ok        database".to_owned(), Some(0)));
+    assert_eq!(
+        check(database.url()),
+        ("ok        database".to_owned(), Some(0))
+    );
     for _ in 0..2 {
         let behind = "ok        database; the next start brings its tables forward by 1 steps";
-        assert_eq!(check(fresh.url()), (behind.to_owned(), Some(0)), "it makes no tables");
+        assert_eq!(
+            check(fresh.url()),
+            (behind.to_owned(), Some(0)),
+            "it makes no tables"
+        );
     }
     proxy.turn(Weather::Down);
     let (said, code) = check(database.url_through(proxy.port));
-    assert!(said.starts_with("WRONG     database: the database cannot be reached"), "{said}");
+    assert!(
+        said.starts_with("WRONG     database: the database cannot be reached"),
+        "{said}"
+    );
     assert_eq!(code, Some(1));
 }
 
@@ -63,7 +79,10 @@ async fn ready(app: &TestApp) -> Answer {
 async fn until_ready(app: &TestApp) {
     let begun = Instant::now();
     while ready(app).await.status != StatusCode::OK {
-        assert!(begun.elapsed() < PATIENCE, "not ready again after {PATIENCE:?}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not ready again after {PATIENCE:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -73,21 +92,43 @@ async fn assert_only_tasks_are_unavailable(app: &TestApp) {
     for (method, path, body) in [
         (Method::GET, "/api/tasks", None),
         (Method::POST, "/api/tasks", Some(json!({ "title": "x" }))),
-        (Method::PATCH, "/api/tasks/1", Some(json!({ "completed": true }))),
+        (
+            Method::PATCH,
+            "/api/tasks/1",
+            Some(json!({ "completed": true })),
+        ),
         (Method::DELETE, "/api/tasks/1", None),
     ] {
         let answer = app.send_as((CONTOSO, ADMIN), method, path, body).await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {}", answer.body);
+        assert_eq!(
+            answer.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{path}: {}",
+            answer.body
+        );
         assert_eq!(answer.detail(), "Tasks are unavailable, try again later");
         assert!(answer.header("retry-after").is_some(), "{path}");
     }
     let answer = ready(app).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+    assert_eq!(
+        answer.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{}",
+        answer.body
+    );
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(app.send(Method::GET, "/health", None, None).await.status, StatusCode::OK);
-    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
+    assert_eq!(
+        app.send(Method::GET, "/health", None, None).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(
+        app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status,
+        StatusCode::OK
+    );
     // What needs no store is refused for what is wrong with it.
-    let answer = app.send_as((CONTOSO, EDITOR), Method::DELETE, "/api/tasks/1", None).await;
+    let answer = app
+        .send_as((CONTOSO, EDITOR), Method::DELETE, "/api/tasks/1", None)
+        .await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
 }
 
@@ -119,20 +160,32 @@ async fn a_database_that_stands_still_gathers_no_requests() {
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let timed = async || {
         let begun = Instant::now();
-        let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+        let answer = app
+            .send(Method::GET, "/api/tasks", Some(&token), None)
+            .await;
         (answer.status, begun.elapsed())
     };
     let answers = futures_util::future::join_all((0..800).map(|_| timed())).await;
-    assert!(answers.iter().all(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE));
+    assert!(
+        answers
+            .iter()
+            .all(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE)
+    );
     let slowest = answers.iter().map(|(_, time)| *time).max().unwrap();
-    let at_once = answers.iter().filter(|(_, time)| *time < Duration::from_millis(900)).count();
+    let at_once = answers
+        .iter()
+        .filter(|(_, time)| *time < Duration::from_millis(900))
+        .count();
     println!("of 800 requests at once {at_once} were refused at once, the last after {slowest:?}");
     assert!(slowest < Duration::from_secs(6), "{slowest:?}");
     assert!(at_once > 0, "there is no bound to the queue");
 
     let begun = Instant::now();
     assert_eq!(app.me(&token).await.status, StatusCode::OK);
-    assert!(begun.elapsed() < Duration::from_millis(500), "who needs no database waits for it");
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "who needs no database waits for it"
+    );
     proxy.turn(Weather::Fair);
     until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
@@ -147,8 +200,14 @@ async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     for _ in 0..20 {
         let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
-        let request = request.header("content-type", "application/json").body(r#"{"title":"given up"}"#);
-        request.timeout(Duration::from_millis(50)).send().await.unwrap_err();
+        let request = request
+            .header("content-type", "application/json")
+            .body(r#"{"title":"given up"}"#);
+        request
+            .timeout(Duration::from_millis(50))
+            .send()
+            .await
+            .unwrap_err();
     }
     // A connection is given up three seconds after its client.
     tokio::time::sleep(Duration::from_millis(3500)).await;
@@ -165,10 +224,18 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     app.create((CONTOSO, ADMIN), "first").await;
     app.create((FABRIKAM, ADMIN), "first").await;
     let client = app.database.as_ref().unwrap().connect().await;
-    let lock = format!("{}; SELECT FROM tenants FOR UPDATE", postgres::begin(CONTOSO));
+    let lock = format!(
+        "{}; SELECT FROM tenants FOR UPDATE",
+        postgres::begin(CONTOSO)
+    );
     client.batch_execute(&lock).await.unwrap();
     let creations = (0..40).map(|_| {
-        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": "waits" })))
+        app.send_as(
+            (CONTOSO, ADMIN),
+            Method::POST,
+            "/api/tasks",
+            Some(json!({ "title": "waits" })),
+        )
     });
     let others = async {
         let mut times = Vec::new();
@@ -182,9 +249,15 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
         times[10]
     };
     let (creations, median) = tokio::join!(futures_util::future::join_all(creations), others);
-    println!("beside 40 creations that wait, another organisation's lists took {median:?} (median of 20)");
+    println!(
+        "beside 40 creations that wait, another organisation's lists took {median:?} (median of 20)"
+    );
     assert!(median < Duration::from_millis(500), "{median:?}");
-    assert!(creations.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+    assert!(
+        creations
+            .iter()
+            .all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE)
+    );
     client.batch_execute("ROLLBACK").await.unwrap();
     app.create((CONTOSO, ADMIN), "second").await;
 }
@@ -200,8 +273,16 @@ async fn probes_do_not_keep_the_database_busy() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let begun = Instant::now();
     let answers = futures_util::future::join_all((0..100).map(|_| ready(&app))).await;
-    assert!(answers.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
-    assert!(begun.elapsed() < Duration::from_secs(9), "each probe waited for its own: {:?}", begun.elapsed());
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE)
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "each probe waited for its own: {:?}",
+        begun.elapsed()
+    );
 }
 
 /// The connection breaks after more and more of what the service sends for one task, and at last only the answer
@@ -211,33 +292,55 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
     let (app, proxy, database) = start(Weather::Fair).await;
     let client = database.connect().await;
     let create = async |title: &str| {
-        app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(json!({ "title": title })))
-            .await
-            .status
+        app.send_as(
+            (CONTOSO, ADMIN),
+            Method::POST,
+            "/api/tasks",
+            Some(json!({ "title": title })),
+        )
+        .await
+        .status
     };
     assert_eq!(create("first").await, StatusCode::OK);
     let (mut done, mut not_done) = (0, 0);
     let cuts = (0..400).step_by(20).map(Weather::CutAfter);
     for (number, weather) in cuts.chain([Weather::LoseAnswers; 5]).enumerate() {
         // A connection that is there and prepared, so that what is cut is the write.
-        assert_eq!(app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1", None).await.status, 200);
+        assert_eq!(
+            app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1", None)
+                .await
+                .status,
+            200
+        );
         proxy.turn(weather);
         let title = format!("{number}: {weather:?}");
-        assert_eq!(create(&title).await, StatusCode::SERVICE_UNAVAILABLE, "{title}");
+        assert_eq!(
+            create(&title).await,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{title}"
+        );
         proxy.turn(Weather::Fair);
 
         let begin = postgres::begin(CONTOSO);
         // The server may still be at work on it.
-        client.batch_execute(&format!("{begin}; SELECT FROM tenants FOR UPDATE; COMMIT")).await.unwrap();
+        client
+            .batch_execute(&format!("{begin}; SELECT FROM tenants FOR UPDATE; COMMIT"))
+            .await
+            .unwrap();
         client.batch_execute(&begin).await.unwrap();
         let sql = "SELECT count(*), max(id), (SELECT task_count FROM tenants), (SELECT last_task_id FROM tenants), \
                    count(*) FILTER (WHERE title = $1) FROM tasks";
         let row = client.query_one(sql, &[&title]).await.unwrap();
         client.batch_execute("COMMIT").await.unwrap();
-        let [tasks, last, counted, given, of_this] = [0, 1, 2, 3, 4].map(|column| row.get::<_, i64>(column));
+        let [tasks, last, counted, given, of_this] =
+            [0, 1, 2, 3, 4].map(|column| row.get::<_, i64>(column));
         assert_eq!((tasks, last), (counted, given), "{title}");
         assert!(of_this <= 1, "{title}");
-        *(if of_this == 1 { &mut done } else { &mut not_done }) += 1;
+        *(if of_this == 1 {
+            &mut done
+        } else {
+            &mut not_done
+        }) += 1;
     }
     println!("of 25 writes without an answer {done} were done, {not_done} not");
     assert!(done > 0 && not_done > 0, "{done} done, {not_done} not");

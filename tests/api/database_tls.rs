@@ -28,7 +28,9 @@ fn write_certificates(folder: &Path) {
 
     let key = KeyPair::generate().unwrap();
     let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = server.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    let certificate = server
+        .signed_by(&key, &Issuer::new(authority, authority_key))
+        .unwrap();
     fs::write(folder.join("server.pem"), certificate.pem()).unwrap();
     fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
     fs::set_permissions(folder.join("server.key"), Permissions::from_mode(0o600)).unwrap();
@@ -37,7 +39,9 @@ fn write_certificates(folder: &Path) {
 /// The store, with one connection.
 async fn reach(url: &str) -> Result<Tasks, StoreError> {
     let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", url)]);
-    let tasks = Tasks::open(&Config::parse(&settings).unwrap().store).await.expect("a good role");
+    let tasks = Tasks::open(&Config::parse(&settings).unwrap().store)
+        .await
+        .expect("a good role");
     tasks.readiness().await.map(|()| tasks)
 }
 
@@ -45,7 +49,11 @@ async fn reach(url: &str) -> Result<Tasks, StoreError> {
 async fn a_server_is_trusted_as_far_as_the_url_says() {
     // Ends the process where there is no PostgreSQL.
     drop(Database::create().await);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let ours = tempfile::tempdir().unwrap();
     write_certificates(ours.path());
     let server = ThrowAway::start_with(|folder| {
@@ -65,8 +73,14 @@ async fn a_server_is_trusted_as_far_as_the_url_says() {
         return say_left_out("TLS to the database: PostgreSQL's programs are not on this machine");
     };
     let client = connect(&server.url("postgres", "postgres")).await;
-    client.batch_execute("CREATE ROLE tasks LOGIN PASSWORD 'tasks'").await.unwrap();
-    client.batch_execute("CREATE DATABASE tasks OWNER tasks").await.unwrap();
+    client
+        .batch_execute("CREATE ROLE tasks LOGIN PASSWORD 'tasks'")
+        .await
+        .unwrap();
+    client
+        .batch_execute("CREATE DATABASE tasks OWNER tasks")
+        .await
+        .unwrap();
 
     let root = format!("&sslrootcert={}", ours.path().join("root.pem").display());
     let (none, root) = ("", root.as_str());
@@ -90,15 +104,31 @@ async fn a_server_is_trusted_as_far_as_the_url_says() {
             "postgres://tasks:tasks@{host}:{port}/tasks?sslmode={mode}{roots}&application_name={application}"
         );
         let reached = reach(&url).await;
-        assert_eq!(reached.is_ok(), is_encrypted.is_some(), "{name}: {reached:?}");
+        assert_eq!(
+            reached.is_ok(),
+            is_encrypted.is_some(),
+            "{name}: {reached:?}"
+        );
         let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
         let connections = client.query(sql, &[&application]).await.unwrap();
-        let found = connections.first().map(|connection| connection.get::<_, bool>(0));
+        let found = connections
+            .first()
+            .map(|connection| connection.get::<_, bool>(0));
         assert_eq!(found, is_encrypted, "{name}");
     }
     // Without a mode, to this machine: anybody's will do, unless there is a file to go by.
-    reach(&format!("postgres://tasks:tasks@127.0.0.1:{port}/tasks")).await.unwrap();
+    reach(&format!("postgres://tasks:tasks@127.0.0.1:{port}/tasks"))
+        .await
+        .unwrap();
     let file = root.trim_start_matches('&');
-    reach(&format!("postgres://tasks:tasks@localhost:{port}/tasks?{file}")).await.unwrap();
-    reach(&format!("postgres://tasks:tasks@127.0.0.1:{port}/tasks?{file}")).await.unwrap_err();
+    reach(&format!(
+        "postgres://tasks:tasks@localhost:{port}/tasks?{file}"
+    ))
+    .await
+    .unwrap();
+    reach(&format!(
+        "postgres://tasks:tasks@127.0.0.1:{port}/tasks?{file}"
+    ))
+    .await
+    .unwrap_err();
 }

@@ -18,8 +18,13 @@ fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
         let item = item.as_object().unwrap();
-        item.iter()
-            .map(|(method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation))
+        item.iter().map(|(method, operation)| {
+            (
+                method.to_uppercase().parse().unwrap(),
+                path.clone(),
+                operation,
+            )
+        })
     });
     operations.collect()
 }
@@ -31,7 +36,14 @@ async fn every_operation_described_is_there_and_every_one_that_is_there_is_descr
     let described = operations(&document);
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     for (method, path, operation) in &described {
-        let answer = app.send(method.clone(), &path.replace("{id}", "1"), Some(&token), None).await;
+        let answer = app
+            .send(
+                method.clone(),
+                &path.replace("{id}", "1"),
+                Some(&token),
+                None,
+            )
+            .await;
         assert!(
             !answer.body.contains("Not Found") && answer.status != StatusCode::METHOD_NOT_ALLOWED,
             "{method} {path}: {}",
@@ -42,15 +54,31 @@ async fn every_operation_described_is_there_and_every_one_that_is_there_is_descr
             "{method} {path}: {}",
             answer.status
         );
-        let anonymous = app.send(method.clone(), &path.replace("{id}", "1"), None, None).await;
+        let anonymous = app
+            .send(method.clone(), &path.replace("{id}", "1"), None, None)
+            .await;
         let needs_caller = anonymous.status == StatusCode::UNAUTHORIZED;
-        assert_eq!(operation["security"].is_array(), needs_caller, "{method} {path}: {}", anonymous.status);
+        assert_eq!(
+            operation["security"].is_array(),
+            needs_caller,
+            "{method} {path}: {}",
+            anonymous.status
+        );
     }
     // What a path allows besides is said in the answer to a method it does not.
     for path in document["paths"].as_object().unwrap().keys() {
-        let answer = app.send(Method::PUT, &path.replace("{id}", "1"), None, None).await;
-        for method in answer.header("allow").unwrap().split(',').filter(|method| *method != "HEAD") {
-            let is_described = described.iter().any(|(known, of, _)| known == method && of == path);
+        let answer = app
+            .send(Method::PUT, &path.replace("{id}", "1"), None, None)
+            .await;
+        for method in answer
+            .header("allow")
+            .unwrap()
+            .split(',')
+            .filter(|method| *method != "HEAD")
+        {
+            let is_described = described
+                .iter()
+                .any(|(known, of, _)| known == method && of == path);
             assert!(is_described, "{method} {path} is not described");
         }
     }
@@ -62,13 +90,23 @@ async fn one_signs_in_at_the_authority_with_the_apps_client_id() {
     let document = document(&app).await;
     let flow = &document["components"]["securitySchemes"]["entra"]["flows"]["authorizationCode"];
     for (member, endpoint) in [("authorizationUrl", "authorize"), ("tokenUrl", "token")] {
-        let url = format!("{}/organizations/oauth2/v2.0/{endpoint}", app.entra.authority);
+        let url = format!(
+            "{}/organizations/oauth2/v2.0/{endpoint}",
+            app.entra.authority
+        );
         assert_eq!(flow[member], url);
     }
     let scope = format!("api://{API_CLIENT_ID}/access_as_user");
     assert!(flow["scopes"][&scope].is_string(), "{flow}");
-    let page = app.send(Method::GET, "/docs/swagger-initializer.js", None, None).await.body;
-    for needed in [SPA_CLIENT_ID, &scope, "\"usePkceWithAuthorizationCodeGrant\": true"] {
+    let page = app
+        .send(Method::GET, "/docs/swagger-initializer.js", None, None)
+        .await
+        .body;
+    for needed in [
+        SPA_CLIENT_ID,
+        &scope,
+        "\"usePkceWithAuthorizationCodeGrant\": true",
+    ] {
         assert!(page.contains(needed), "{needed}: {page}");
     }
 }
@@ -77,9 +115,14 @@ async fn one_signs_in_at_the_authority_with_the_apps_client_id() {
 async fn without_an_apps_client_id_the_page_takes_a_token() {
     let app = TestApp::start().await;
     let document = document(&app).await;
-    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    let schemes = document["components"]["securitySchemes"]
+        .as_object()
+        .unwrap();
     assert_eq!(schemes.keys().collect::<Vec<_>>(), ["bearer"]);
-    let page = app.send(Method::GET, "/docs/swagger-initializer.js", None, None).await.body;
+    let page = app
+        .send(Method::GET, "/docs/swagger-initializer.js", None, None)
+        .await
+        .body;
     assert!(!page.contains("initOAuth"), "{page}");
 }
 
@@ -88,10 +131,17 @@ async fn the_page_may_load_and_reach_nothing_but_the_service_and_the_authority()
     let app = TestApp::start().await;
     let page = app.send(Method::GET, "/docs/", None, None).await;
     assert_eq!(page.status, StatusCode::OK);
-    assert!(!page.body.contains("http://") && !page.body.contains("https://"), "{}", page.body);
+    assert!(
+        !page.body.contains("http://") && !page.body.contains("https://"),
+        "{}",
+        page.body
+    );
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'self'"), "{policy}");
-    assert!(policy.contains(&format!("connect-src 'self' {};", app.entra.authority)), "{policy}");
+    assert!(
+        policy.contains(&format!("connect-src 'self' {};", app.entra.authority)),
+        "{policy}"
+    );
 }
 
 #[tokio::test]

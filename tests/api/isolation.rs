@@ -31,12 +31,22 @@ struct Model {
 
 impl Model {
     /// Does what the service should do, and checks its answer.
-    fn check(&mut self, organisation: Organisation, person: Person, operation: &Operation, answer: &Answer) {
-        let context = format!("{} {}: {operation:?}: {}", organisation.name, person.name, answer.body);
+    fn check(
+        &mut self,
+        organisation: Organisation,
+        person: Person,
+        operation: &Operation,
+        answer: &Answer,
+    ) {
+        let context = format!(
+            "{} {}: {operation:?}: {}",
+            organisation.name, person.name, answer.body
+        );
         let expected = match operation {
             Operation::Create { title } if person != READER => {
                 self.last_id += 1;
-                self.tasks.insert(self.last_id, (person, title.clone(), false));
+                self.tasks
+                    .insert(self.last_id, (person, title.clone(), false));
                 Some(self.json(organisation, self.last_id))
             }
             Operation::Rename { id, title } if self.may_change(person, *id) => {
@@ -84,7 +94,10 @@ impl Model {
     }
 
     fn list(&self, organisation: Organisation, person: Person) -> Value {
-        let visible = self.tasks.iter().filter(|(_, (owner, ..))| person == ADMIN || *owner == person);
+        let visible = self
+            .tasks
+            .iter()
+            .filter(|(_, (owner, ..))| person == ADMIN || *owner == person);
         let tasks = visible.map(|(&id, (owner, ..))| {
             let mut task = self.json(organisation, id);
             if person == ADMIN {
@@ -98,15 +111,21 @@ impl Model {
 
 async fn perform(app: &TestApp, who: (Organisation, Person), operation: &Operation) -> Answer {
     let (method, path, body) = match operation {
-        Operation::Create { title } => {
-            (Method::POST, "/api/tasks".to_owned(), Some(json!({ "title": title })))
-        }
-        Operation::Rename { id, title } => {
-            (Method::PATCH, format!("/api/tasks/{id}"), Some(json!({ "title": title })))
-        }
-        Operation::Complete { id, completed } => {
-            (Method::PATCH, format!("/api/tasks/{id}"), Some(json!({ "completed": completed })))
-        }
+        Operation::Create { title } => (
+            Method::POST,
+            "/api/tasks".to_owned(),
+            Some(json!({ "title": title })),
+        ),
+        Operation::Rename { id, title } => (
+            Method::PATCH,
+            format!("/api/tasks/{id}"),
+            Some(json!({ "title": title })),
+        ),
+        Operation::Complete { id, completed } => (
+            Method::PATCH,
+            format!("/api/tasks/{id}"),
+            Some(json!({ "completed": completed })),
+        ),
         Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
         Operation::List => (Method::GET, "/api/tasks".to_owned(), None),
     };
@@ -177,8 +196,11 @@ async fn creating_at_the_same_time_loses_nothing_and_gives_no_id_twice() {
         }
         ids
     };
-    let (contoso_admin, contoso_editor, fabrikam) =
-        tokio::join!(create((CONTOSO, ADMIN)), create((CONTOSO, EDITOR)), create((FABRIKAM, ADMIN)));
+    let (contoso_admin, contoso_editor, fabrikam) = tokio::join!(
+        create((CONTOSO, ADMIN)),
+        create((CONTOSO, EDITOR)),
+        create((FABRIKAM, ADMIN))
+    );
     let mut contoso = [contoso_admin, contoso_editor].concat();
     contoso.sort_unstable();
     assert_eq!(contoso, (1..=100).collect::<Vec<_>>());
@@ -202,14 +224,20 @@ async fn what_never_existed_and_what_is_anothers_look_the_same() {
         )
         .await
     };
-    let (another_users, another_tenants, nobodys) = (patch(1).await, patch(3).await, patch(99).await);
+    let (another_users, another_tenants, nobodys) =
+        (patch(1).await, patch(3).await, patch(99).await);
     for answer in [&another_users, &another_tenants, &nobodys] {
         assert_eq!(
             (answer.status, answer.body.as_str()),
             (StatusCode::NOT_FOUND, r#"{"detail":"Task not found"}"#)
         );
-        let names =
-            |answer: &Answer| answer.headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        let names = |answer: &Answer| {
+            answer
+                .headers
+                .keys()
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(answer), names(&nobodys));
     }
 }
@@ -220,15 +248,40 @@ async fn what_never_existed_and_what_is_anothers_look_the_same() {
 async fn a_person_is_tenant_and_oid_and_nothing_else() {
     let app = TestApp::start().await;
     app.create((CONTOSO, EDITOR), "mine").await;
-    let token = app.entra.v1(CONTOSO, EDITOR).with("oid", READER.oid(CONTOSO)).sign();
-    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
-    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "[]"));
+    let token = app
+        .entra
+        .v1(CONTOSO, EDITOR)
+        .with("oid", READER.oid(CONTOSO))
+        .sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (StatusCode::OK, "[]")
+    );
 
-    let token = app.entra.v1(FABRIKAM, EDITOR).with("oid", EDITOR.oid(CONTOSO)).sign();
-    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
-    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "[]"));
+    let token = app
+        .entra
+        .v1(FABRIKAM, EDITOR)
+        .with("oid", EDITOR.oid(CONTOSO))
+        .sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (StatusCode::OK, "[]")
+    );
 
-    let token = app.entra.v1(CONTOSO, READER).with("oid", EDITOR.oid(CONTOSO)).with("sub", "another").sign();
-    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    let token = app
+        .entra
+        .v1(CONTOSO, READER)
+        .with("oid", EDITOR.oid(CONTOSO))
+        .with("sub", "another")
+        .sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
     assert_eq!(answer.json()[0]["title"], "mine");
 }

@@ -28,7 +28,10 @@ const NEXT_HOUR: Duration = Duration::from_secs(66 * 60 + 1);
 /// A token of the organisation's admin that is good for all the days of a test.
 fn lasting(app: &TestApp, organisation: Organisation, key: SigningKey) -> String {
     let token: Token = app.entra.v1(organisation, ADMIN);
-    token.with("exp", app.entra.now() + 30 * 24 * 3600).signed_by(key).sign()
+    token
+        .with("exp", app.entra.now() + 30 * 24 * 3600)
+        .signed_by(key)
+        .sign()
 }
 
 /// Steps until a refresh is due, and waits for it.
@@ -46,15 +49,31 @@ async fn keys_are_fetched_at_the_start_which_does_not_wait_for_them() {
     let fetches = app.verifier.start_due_fetches();
     let ready = app.send(Method::GET, "/ready", None, None).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ready.detail(), "The signing keys of no allowed organisation are at hand yet");
+    assert_eq!(
+        ready.detail(),
+        "The signing keys of no allowed organisation are at hand yet"
+    );
     assert!(ready.header("retry-after").is_some());
-    assert_eq!(app.send(Method::GET, "/health", None, None).await.status, StatusCode::OK);
+    assert_eq!(
+        app.send(Method::GET, "/health", None, None).await.status,
+        StatusCode::OK
+    );
 
     fetches.await;
     let ready = app.send(Method::GET, "/ready", None, None).await;
-    assert_eq!((ready.status, ready.body.as_str()), (StatusCode::OK, r#"{"status":"ready"}"#));
-    assert_eq!(app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status, StatusCode::OK);
-    assert_eq!(app.entra.all_fetches(), 2, "the first request found its key at hand");
+    assert_eq!(
+        (ready.status, ready.body.as_str()),
+        (StatusCode::OK, r#"{"status":"ready"}"#)
+    );
+    assert_eq!(
+        app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(
+        app.entra.all_fetches(),
+        2,
+        "the first request found its key at hand"
+    );
 }
 
 #[tokio::test]
@@ -62,7 +81,10 @@ async fn the_service_is_ready_with_the_keys_of_one_tenant() {
     let app = TestApp::start().await;
     app.entra.behave(CONTOSO, Behaviour::Fail(500));
     app.verifier.start_due_fetches().await;
-    assert_eq!(app.send(Method::GET, "/ready", None, None).await.status, StatusCode::OK);
+    assert_eq!(
+        app.send(Method::GET, "/ready", None, None).await.status,
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -98,13 +120,21 @@ async fn a_key_is_trusted_for_24_hours_after_it_was_last_seen() {
         next_hour(&app).await;
         assert_eq!(app.me(&token).await.status, StatusCode::OK);
     }
-    app.clock.step((24 * HOUR).saturating_sub(21 * NEXT_HOUR + SECOND));
-    assert_eq!(app.me(&token).await.status, StatusCode::OK, "a second before the end");
+    app.clock
+        .step((24 * HOUR).saturating_sub(21 * NEXT_HOUR + SECOND));
+    assert_eq!(
+        app.me(&token).await.status,
+        StatusCode::OK,
+        "a second before the end"
+    );
     app.clock.step(SECOND);
     let answer = app.me(&token).await;
     assert_eq!(
         (answer.status, answer.detail()),
-        (StatusCode::UNAUTHORIZED, "Unable to find signing key".into())
+        (
+            StatusCode::UNAUTHORIZED,
+            "Unable to find signing key".into()
+        )
     );
 
     // Seen again, it is trusted again.
@@ -129,14 +159,21 @@ async fn an_outage_costs_nobody_a_request_for_24_hours_and_ends_by_itself() {
     }
     app.clock.step(HOUR);
     let answer = app.me(&token).await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (StatusCode::SERVICE_UNAVAILABLE, None));
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (StatusCode::SERVICE_UNAVAILABLE, None)
+    );
     let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
 
     app.entra.behave(CONTOSO, Behaviour::Serve);
     app.clock.step(30 * SECOND);
     app.verifier.start_due_fetches().await;
-    assert_eq!(app.me(&token).await.status, StatusCode::OK, "without anyone having asked");
+    assert_eq!(
+        app.me(&token).await.status,
+        StatusCode::OK,
+        "without anyone having asked"
+    );
 }
 
 #[tokio::test]
@@ -155,14 +192,22 @@ async fn failures_back_off_and_callers_in_between_cost_no_fetch() {
         app.clock.step(Duration::from_secs(wait));
     }
     app.entra.behave(CONTOSO, Behaviour::Serve);
-    assert_eq!(app.me(&token).await.status, StatusCode::OK, "the next caller after the wait finds it mended");
+    assert_eq!(
+        app.me(&token).await.status,
+        StatusCode::OK,
+        "the next caller after the wait finds it mended"
+    );
 }
 
 #[tokio::test]
 async fn unknown_key_ids_cause_two_fetches_30_seconds_apart_and_then_one_in_five_minutes() {
     let app = TestApp::start().await;
     app.verifier.start_due_fetches().await;
-    let token = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::first().named("nobody's")).sign();
+    let token = app
+        .entra
+        .v1(CONTOSO, ADMIN)
+        .signed_by(SigningKey::first().named("nobody's"))
+        .sign();
     let mut fetched_at = Vec::new();
     // Ends before the hourly refresh can be due.
     for second in (0..50 * 60).step_by(10) {
@@ -173,7 +218,10 @@ async fn unknown_key_ids_cause_two_fetches_30_seconds_apart_and_then_one_in_five
         fetched_at.extend((before..app.entra.fetches(CONTOSO)).map(|_| second));
         app.clock.step(10 * SECOND);
     }
-    let expected: Vec<_> = [0, 30].into_iter().chain((300..50 * 60).step_by(300)).collect();
+    let expected: Vec<_> = [0, 30]
+        .into_iter()
+        .chain((300..50 * 60).step_by(300))
+        .collect();
     assert_eq!(fetched_at, expected);
 }
 
@@ -182,11 +230,18 @@ async fn a_failed_attempt_for_an_unknown_key_counts_and_good_users_keep_their_ke
     let app = TestApp::start().await;
     app.verifier.start_due_fetches().await;
     app.entra.behave(CONTOSO, Behaviour::Fail(500));
-    let unknown = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::first().named("nobody's")).sign();
+    let unknown = app
+        .entra
+        .v1(CONTOSO, ADMIN)
+        .signed_by(SigningKey::first().named("nobody's"))
+        .sign();
     let good = app.entra.v1(CONTOSO, ADMIN).sign();
     for _ in 0..20 {
         // Whether there is such a key cannot be found out now.
-        assert_eq!(app.me(&unknown).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            app.me(&unknown).await.status,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
         assert_eq!(app.me(&good).await.status, StatusCode::OK);
     }
     assert_eq!(app.entra.fetches(CONTOSO), 2);
@@ -219,7 +274,10 @@ async fn a_client_that_hangs_up_does_not_end_the_fetch_for_the_others() {
         () = async { while app.entra.fetches(CONTOSO) == 0 { tokio::task::yield_now().await } } => {}
     }
     let (second, third) = tokio::join!(app.me(&token), app.me(&token));
-    assert_eq!((second.status, third.status), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(
+        (second.status, third.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
     assert_eq!(app.entra.fetches(CONTOSO), 1);
 }
 
@@ -227,7 +285,10 @@ async fn a_client_that_hangs_up_does_not_end_the_fetch_for_the_others() {
 async fn a_slow_tenant_holds_up_nobody_else() {
     let app = TestApp::start().await;
     app.entra.behave(CONTOSO, Behaviour::Delay(2 * SECOND));
-    let (slow, quick) = (app.entra.v1(CONTOSO, ADMIN).sign(), app.entra.v1(FABRIKAM, ADMIN).sign());
+    let (slow, quick) = (
+        app.entra.v1(CONTOSO, ADMIN).sign(),
+        app.entra.v1(FABRIKAM, ADMIN).sign(),
+    );
     let mut slow = Box::pin(app.me(&slow));
     for _ in 0..20 {
         tokio::select! {
@@ -276,8 +337,15 @@ const BURST: usize = 10_000;
 
 /// How long a good request takes, median and 99th percentile, while all of `load` is sent and
 /// answered with 401 and `detail`.
-#[expect(clippy::disallowed_methods, reason = "how long requests take is measured in real time")]
-async fn time_beside(app: &Arc<TestApp>, load: Vec<String>, detail: &'static str) -> (Duration, Duration) {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long requests take is measured in real time"
+)]
+async fn time_beside(
+    app: &Arc<TestApp>,
+    load: Vec<String>,
+    detail: &'static str,
+) -> (Duration, Duration) {
     let mut senders = JoinSet::new();
     for part in load.chunks(BURST / 10) {
         let (app, part) = (Arc::clone(app), part.to_vec());
@@ -308,17 +376,39 @@ async fn no_more_than_64_fetches_are_under_way_at_once() {
     // Long enough for all to be asked for in the meantime.
     app.entra.delay_absent_tenants(100);
     app.verifier.start_due_fetches().await;
-    assert_eq!(app.entra.most_at_once(), 16, "refreshes leave room for callers");
+    assert_eq!(
+        app.entra.most_at_once(),
+        16,
+        "refreshes leave room for callers"
+    );
 
     let mut callers = JoinSet::new();
     for tenant in tenants {
-        let token = app.entra.v1(CONTOSO, ADMIN).with("iss", format!("https://sts.windows.net/{tenant}/"));
-        let (verifier, token) = (Arc::clone(&app.verifier), token.with("tid", tenant).unsigned());
-        callers.spawn(async move { verifier.verify(&token, &Caller::default()).await.unwrap_err() });
+        let token = app
+            .entra
+            .v1(CONTOSO, ADMIN)
+            .with("iss", format!("https://sts.windows.net/{tenant}/"));
+        let (verifier, token) = (
+            Arc::clone(&app.verifier),
+            token.with("tid", tenant).unsigned(),
+        );
+        callers.spawn(async move {
+            verifier
+                .verify(&token, &Caller::default())
+                .await
+                .unwrap_err()
+        });
     }
     let refusals = callers.join_all().await;
-    assert!(refusals.iter().all(|refusal| matches!(refusal, AuthError::KeysUnavailable { .. })));
-    assert_eq!((app.entra.all_fetches(), app.entra.most_at_once()), (200, 64));
+    assert!(
+        refusals
+            .iter()
+            .all(|refusal| matches!(refusal, AuthError::KeysUnavailable { .. }))
+    );
+    assert_eq!(
+        (app.entra.all_fetches(), app.entra.most_at_once()),
+        (200, 64)
+    );
 }
 
 #[tokio::test]
@@ -331,7 +421,10 @@ async fn who_is_no_longer_let_in_when_a_fetch_ends_is_refused() {
             tokio::task::yield_now().await;
         }
         let tenants = Tenants::Listed([FABRIKAM.tenant.parse().unwrap()].into());
-        app.verifier.replace_access(Access { tenants, ..app.verifier.access().as_ref().clone() });
+        app.verifier.replace_access(Access {
+            tenants,
+            ..app.verifier.access().as_ref().clone()
+        });
     });
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
 }
@@ -339,11 +432,18 @@ async fn who_is_no_longer_let_in_when_a_fetch_ends_is_refused() {
 #[tokio::test]
 async fn a_key_can_be_revoked_at_once_and_costs_no_fetch() {
     let app = TestApp::start_with(&[("REVOKED_KEY_IDS", "stolen, retired")]).await;
-    let stolen = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::second().named("retired")).sign();
+    let stolen = app
+        .entra
+        .v1(CONTOSO, ADMIN)
+        .signed_by(SigningKey::second().named("retired"))
+        .sign();
     let answer = app.me(&stolen).await;
     assert_eq!(
         (answer.status, answer.detail()),
-        (StatusCode::UNAUTHORIZED, "Unable to find signing key".into())
+        (
+            StatusCode::UNAUTHORIZED,
+            "Unable to find signing key".into()
+        )
     );
     assert_eq!(app.entra.fetches(CONTOSO), 0);
 
@@ -351,9 +451,16 @@ async fn a_key_can_be_revoked_at_once_and_costs_no_fetch() {
     let good = app.entra.v1(CONTOSO, ADMIN).sign();
     assert_eq!(app.me(&good).await.status, StatusCode::OK);
     let revoked_keys = [KeyId::parse(&SigningKey::first().key_id).unwrap()].into();
-    app.verifier.replace_access(Access { revoked_keys, ..app.verifier.access().as_ref().clone() });
+    app.verifier.replace_access(Access {
+        revoked_keys,
+        ..app.verifier.access().as_ref().clone()
+    });
     assert_eq!(app.me(&good).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(app.me(&stolen).await.status, StatusCode::OK, "no longer revoked");
+    assert_eq!(
+        app.me(&stolen).await.status,
+        StatusCode::OK,
+        "no longer revoked"
+    );
 }
 
 /// What may happen to a tenant's keys.
@@ -418,9 +525,13 @@ struct Model {
 impl Model {
     async fn run(events: &[Event]) {
         let app = TestApp::start().await;
-        let keys: Vec<_> =
-            (0..KEYS).map(|number| SigningKey::first().named(&format!("key {number}"))).collect();
-        let tokens: Vec<_> = keys.iter().map(|key| lasting(&app, CONTOSO, key.clone())).collect();
+        let keys: Vec<_> = (0..KEYS)
+            .map(|number| SigningKey::first().named(&format!("key {number}")))
+            .collect();
+        let tokens: Vec<_> = keys
+            .iter()
+            .map(|key| lasting(&app, CONTOSO, key.clone()))
+            .collect();
         app.entra.publish(CONTOSO, &[keys[0].jwk()]);
         let mut model = Self {
             app,
@@ -465,9 +576,10 @@ impl Model {
                 let before = self.app.entra.fetches(CONTOSO);
                 self.app.verifier.start_due_fetches().await;
                 self.note_fetches(before);
-                self.app
-                    .verifier
-                    .replace_access(Access { revoked_keys: revoked_keys.into_iter().collect(), ..access });
+                self.app.verifier.replace_access(Access {
+                    revoked_keys: revoked_keys.into_iter().collect(),
+                    ..access
+                });
             }
         }
     }
@@ -484,11 +596,15 @@ impl Model {
         let expected = self.is_fresh(number) && self.revoked != Some(number);
         match result {
             Ok(_) => assert!(expected, "key {number} was found"),
-            Err(AuthError::InvalidToken(InvalidToken::RevokedKey)) => assert_eq!(self.revoked, Some(number)),
+            Err(AuthError::InvalidToken(InvalidToken::RevokedKey)) => {
+                assert_eq!(self.revoked, Some(number))
+            }
             Err(AuthError::InvalidToken(InvalidToken::UnknownKey)) => {
                 assert!(!expected, "key {number} is unknown");
             }
-            Err(AuthError::KeysUnavailable { .. }) => assert!(!expected, "key {number} is unavailable"),
+            Err(AuthError::KeysUnavailable { .. }) => {
+                assert!(!expected, "key {number} is unavailable")
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -15,10 +15,18 @@ async fn keys_are_fetched_once_for_each_tenant() {
     let app = TestApp::start().await;
     for _ in 0..3 {
         for organisation in [CONTOSO, FABRIKAM] {
-            assert_eq!(app.me(&app.entra.v1(organisation, ADMIN).sign()).await.status, StatusCode::OK);
+            assert_eq!(
+                app.me(&app.entra.v1(organisation, ADMIN).sign())
+                    .await
+                    .status,
+                StatusCode::OK
+            );
         }
     }
-    assert_eq!((app.entra.fetches(CONTOSO), app.entra.fetches(FABRIKAM)), (1, 1));
+    assert_eq!(
+        (app.entra.fetches(CONTOSO), app.entra.fetches(FABRIKAM)),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -29,7 +37,11 @@ async fn a_new_key_is_found_with_one_fetch_and_the_old_one_is_kept() {
 
     // Entra's documents drop keys and bring them back: the old key may not suffer for it.
     app.entra.publish(CONTOSO, &[SigningKey::third().jwk()]);
-    let new = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::third()).sign();
+    let new = app
+        .entra
+        .v1(CONTOSO, ADMIN)
+        .signed_by(SigningKey::third())
+        .sign();
     assert_eq!(app.me(&new).await.status, StatusCode::OK);
     assert_eq!(app.me(&old).await.status, StatusCode::OK);
     assert_eq!(app.entra.fetches(CONTOSO), 2);
@@ -56,24 +68,55 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         ("as published", good.clone(), true),
         (
             "the other spelling",
-            changed("issuer", json!("https://login.microsoftonline.com/{tenantId}/v2.0")),
+            changed(
+                "issuer",
+                json!("https://login.microsoftonline.com/{tenantId}/v2.0"),
+            ),
             true,
         ),
         ("the tenant's own id", changed("issuer", json!(ours)), true),
-        ("the configured authority", changed("issuer", json!("{authority}/{tenantid}/v2.0")), true),
+        (
+            "the configured authority",
+            changed("issuer", json!("{authority}/{tenantid}/v2.0")),
+            true,
+        ),
         ("no issuer, on loopback", without("issuer"), true),
         ("RS256 by name", changed("alg", json!("RS256")), true),
-        ("the public cloud by name", changed("cloud_instance_name", json!("microsoftonline.com")), true),
+        (
+            "the public cloud by name",
+            changed("cloud_instance_name", json!("microsoftonline.com")),
+            true,
+        ),
         ("another tenant's", changed("issuer", json!(theirs)), false),
-        ("personal accounts'", changed("issuer", json!(personal)), false),
-        ("another host's", changed("issuer", json!("https://login.example/{tenantid}/v2.0")), false),
-        ("the version 1 issuer", changed("issuer", json!("https://sts.windows.net/{tenantid}/")), false),
-        ("another cloud's", changed("cloud_instance_name", json!("microsoftonline.us")), false),
+        (
+            "personal accounts'",
+            changed("issuer", json!(personal)),
+            false,
+        ),
+        (
+            "another host's",
+            changed("issuer", json!("https://login.example/{tenantid}/v2.0")),
+            false,
+        ),
+        (
+            "the version 1 issuer",
+            changed("issuer", json!("https://sts.windows.net/{tenantid}/")),
+            false,
+        ),
+        (
+            "another cloud's",
+            changed("cloud_instance_name", json!("microsoftonline.us")),
+            false,
+        ),
         ("for encryption", changed("use", json!("enc")), false),
         ("for nothing in particular", without("use"), false),
         ("another algorithm", changed("alg", json!("RS512")), false),
         ("not RSA", changed("kty", json!("EC")), false),
-        ("1024 bits", changed("n", json!(&good["n"].as_str().unwrap()[..171])), false),
+        (
+            "1024 bits",
+            changed("n", json!(&good["n"].as_str().unwrap()[..171])),
+            false,
+        ),
         ("no modulus", without("n"), false),
         ("no exponent", without("e"), false),
         ("not an object", json!("key"), false),
@@ -83,11 +126,20 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         if let Some(issuer) = key["issuer"].as_str() {
             key["issuer"] = json!(issuer.replace("{authority}", &app.entra.authority));
         }
-        app.entra.publish(CONTOSO, &[key, SigningKey::second().jwk()]);
+        app.entra
+            .publish(CONTOSO, &[key, SigningKey::second().jwk()]);
         let other = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::second());
-        assert_eq!(app.me(&other.sign()).await.status, StatusCode::OK, "{case}: the key beside it");
+        assert_eq!(
+            app.me(&other.sign()).await.status,
+            StatusCode::OK,
+            "{case}: the key beside it"
+        );
         let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
-        let expected = if used { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        let expected = if used {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        };
         assert_eq!(answer.status, expected, "{case}: {}", answer.body);
         if !used {
             assert_eq!(answer.detail(), "Unable to find signing key", "{case}");
@@ -97,7 +149,9 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
 
 #[tokio::test]
 async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
-    let hundred_and_one: Vec<_> = (0..101).map(|n| SigningKey::first().named(&n.to_string()).jwk()).collect();
+    let hundred_and_one: Vec<_> = (0..101)
+        .map(|n| SigningKey::first().named(&n.to_string()).jwk())
+        .collect();
     let first = SigningKey::first().jwk();
     let padded = json!({ "keys": [first], "padding": "p".repeat(256 * 1024) }).to_string();
     for behaviour in [
@@ -114,12 +168,26 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
         let app = TestApp::start().await;
         app.entra.behave(CONTOSO, behaviour.clone());
         let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{behaviour:.60?}");
-        assert_eq!(answer.detail(), "Signing keys are unavailable, try again later");
-        let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
+        assert_eq!(
+            answer.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{behaviour:.60?}"
+        );
+        assert_eq!(
+            answer.detail(),
+            "Signing keys are unavailable, try again later"
+        );
+        let wait: u64 = answer
+            .header("retry-after")
+            .expect("Retry-After")
+            .parse()
+            .unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
         // The other tenant does not notice.
-        assert_eq!(app.me(&app.entra.v1(FABRIKAM, ADMIN).sign()).await.status, StatusCode::OK);
+        assert_eq!(
+            app.me(&app.entra.v1(FABRIKAM, ADMIN).sign()).await.status,
+            StatusCode::OK
+        );
     }
 }
 
@@ -130,18 +198,29 @@ async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
     assert_eq!(app.me(&good).await.status, StatusCode::OK);
 
     let impostor = SigningKey::second().named(&SigningKey::first().key_id);
-    app.entra.publish(CONTOSO, &[impostor.jwk(), SigningKey::third().jwk()]);
+    app.entra
+        .publish(CONTOSO, &[impostor.jwk(), SigningKey::third().jwk()]);
     let new = app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::third());
-    assert_eq!(app.me(&new.sign()).await.status, StatusCode::OK, "the document was read");
+    assert_eq!(
+        app.me(&new.sign()).await.status,
+        StatusCode::OK,
+        "the document was read"
+    );
     let forged = app.entra.v1(CONTOSO, ADMIN).signed_by(impostor);
-    assert_eq!(app.me(&forged.sign()).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        app.me(&forged.sign()).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     assert_eq!(app.me(&good).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_token_that_expires_while_its_key_is_fetched_is_refused() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(std::time::Duration::from_millis(300)));
+    app.entra.behave(
+        CONTOSO,
+        Behaviour::Delay(std::time::Duration::from_millis(300)),
+    );
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let clock = app.clock.clone();
     let (answer, ()) = tokio::join!(app.me(&token), async {
@@ -150,5 +229,8 @@ async fn a_token_that_expires_while_its_key_is_fetched_is_refused() {
         }
         clock.step(std::time::Duration::from_hours(2));
     });
-    assert_eq!((answer.status, answer.detail()), (StatusCode::UNAUTHORIZED, "Token has expired".into()));
+    assert_eq!(
+        (answer.status, answer.detail()),
+        (StatusCode::UNAUTHORIZED, "Token has expired".into())
+    );
 }

@@ -23,7 +23,9 @@ const EDITOR_OF_CONTOSO: (Organisation, Person) = (CONTOSO, EDITOR);
 
 fn connect(app: &TestApp) -> TcpStream {
     let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     stream
 }
 
@@ -33,7 +35,8 @@ async fn ten_long_lists(app: &TestApp) -> String {
         app.create(EDITOR_OF_CONTOSO, &"x".repeat(500)).await;
     }
     let token = app.entra.v1(CONTOSO, EDITOR).sign();
-    format!("GET /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n").repeat(10)
+    format!("GET /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
+        .repeat(10)
 }
 
 #[tokio::test]
@@ -43,13 +46,24 @@ async fn an_organisation_may_have_so_many_tasks_and_no_more() {
         app.create(EDITOR_OF_CONTOSO, title).await;
     }
     let body = json!({ "title": "three" });
-    let answer = app.send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(body)).await;
+    let answer = app
+        .send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(body))
+        .await;
     assert_eq!(answer.status, StatusCode::CONFLICT);
-    assert_eq!(answer.detail(), "Your organisation has 2 tasks, as many as it may: delete some first");
+    assert_eq!(
+        answer.detail(),
+        "Your organisation has 2 tasks, as many as it may: delete some first"
+    );
 
-    app.create((FABRIKAM, EDITOR), "another organisation's").await;
-    app.send_as((CONTOSO, ADMIN), Method::DELETE, "/api/tasks/1", None).await;
-    assert_eq!(app.create(EDITOR_OF_CONTOSO, "four").await, 3, "an id is never given twice");
+    app.create((FABRIKAM, EDITOR), "another organisation's")
+        .await;
+    app.send_as((CONTOSO, ADMIN), Method::DELETE, "/api/tasks/1", None)
+        .await;
+    assert_eq!(
+        app.create(EDITOR_OF_CONTOSO, "four").await,
+        3,
+        "an id is never given twice"
+    );
 }
 
 #[tokio::test]
@@ -65,8 +79,15 @@ async fn an_organisation_that_is_too_fast_waits_and_nobody_else_does() {
     assert_eq!(list((FABRIKAM, EDITOR)).await.status, StatusCode::OK);
 
     app.clock.step(Duration::from_millis(200));
-    assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::OK, "one more is earned");
-    assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        list((CONTOSO, READER)).await.status,
+        StatusCode::OK,
+        "one more is earned"
+    );
+    assert_eq!(
+        list((CONTOSO, READER)).await.status,
+        StatusCode::TOO_MANY_REQUESTS
+    );
     app.clock.step(Duration::from_secs(1));
     for _ in 0..5 {
         assert_eq!(list((CONTOSO, READER)).await.status, StatusCode::OK);
@@ -78,7 +99,9 @@ async fn without_the_setting_no_organisation_is_too_fast() {
     let app = TestApp::start().await;
     for _ in 0..200 {
         assert_eq!(
-            app.send_as((CONTOSO, READER), Method::GET, "/api/tasks", None).await.status,
+            app.send_as((CONTOSO, READER), Method::GET, "/api/tasks", None)
+                .await
+                .status,
             StatusCode::OK
         );
     }
@@ -97,19 +120,30 @@ async fn a_list_of_any_length_comes_whole_and_in_order() {
         assert_eq!(app.titles(EDITOR_OF_CONTOSO).await, expected);
         assert_eq!(app.titles((CONTOSO, ADMIN)).await, expected);
     }
-    let after = app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?after=10", None).await.json();
+    let after = app
+        .send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?after=10", None)
+        .await
+        .json();
     assert_eq!(after.as_array().unwrap().len(), 590);
-    let answer = app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=500", None).await;
+    let answer = app
+        .send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=500", None)
+        .await;
     assert_eq!(answer.json().as_array().unwrap().len(), 500);
-    assert_eq!(answer.header("link"), Some(r#"</api/tasks?limit=500&after=500>; rel="next""#));
+    assert_eq!(
+        answer.header("link"),
+        Some(r#"</api/tasks?limit=500&after=500>; rel="next""#)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
-    let app = TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
+    let app =
+        TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
     for beginning in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
         let mut stream = connect(&app);
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         stream.write_all(beginning.as_bytes()).unwrap();
         match stream.read(&mut [0]) {
             Ok(0) => {}
@@ -134,7 +168,12 @@ async fn when_every_place_is_taken_one_that_waits_makes_room_and_no_other() {
     let mut newcomer = connect(&app);
     assert!(health(&mut newcomer).unwrap().starts_with("HTTP/1.1 200"));
     let served = waiting.iter_mut().filter_map(|stream| health(stream).ok());
-    assert_eq!(served.filter(|answer| answer.starts_with("HTTP/1.1 200")).count(), 2);
+    assert_eq!(
+        served
+            .filter(|answer| answer.starts_with("HTTP/1.1 200"))
+            .count(),
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +182,10 @@ async fn nobody_closes_while_there_is_a_place_for_whoever_comes() {
     let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
     for round in 0..2 {
         for stream in &mut waiting {
-            assert!(health(stream).unwrap().starts_with("HTTP/1.1 200"), "round {round}");
+            assert!(
+                health(stream).unwrap().starts_with("HTTP/1.1 200"),
+                "round {round}"
+            );
         }
         tokio::time::sleep(Duration::from_millis(1500)).await;
     }
@@ -173,7 +215,9 @@ async fn who_reads_a_few_bytes_at_a_time_keeps_no_place_that_others_need() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut newcomer = connect(&app);
-    let answer = tokio::task::spawn_blocking(move || health(&mut newcomer)).await.unwrap();
+    let answer = tokio::task::spawn_blocking(move || health(&mut newcomer))
+        .await
+        .unwrap();
     assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
 }
 
@@ -191,13 +235,31 @@ async fn a_page_of_the_longest_titles_comes_whole() {
         app.create(EDITOR_OF_CONTOSO, &longest).await;
     }
     for path in ["/api/tasks", "/api/tasks?limit=60"] {
-        let answer = app.send_as(EDITOR_OF_CONTOSO, Method::GET, path, None).await;
-        assert!(answer.body.len() > 120_000, "{} bytes are more than one chunk", answer.body.len());
+        let answer = app
+            .send_as(EDITOR_OF_CONTOSO, Method::GET, path, None)
+            .await;
+        assert!(
+            answer.body.len() > 120_000,
+            "{} bytes are more than one chunk",
+            answer.body.len()
+        );
         let tasks = answer.json();
-        assert!(tasks.as_array().unwrap().iter().all(|task| task["title"] == longest.as_str()));
-        assert_eq!(tasks.as_array().unwrap().len(), if path.contains("limit") { 60 } else { 70 });
+        assert!(
+            tasks
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|task| task["title"] == longest.as_str())
+        );
+        assert_eq!(
+            tasks.as_array().unwrap().len(),
+            if path.contains("limit") { 60 } else { 70 }
+        );
         let next = r#"</api/tasks?limit=60&after=60>; rel="next""#;
-        assert_eq!(answer.header("link"), path.contains("limit").then_some(next));
+        assert_eq!(
+            answer.header("link"),
+            path.contains("limit").then_some(next)
+        );
     }
 }
 

@@ -33,17 +33,27 @@ impl Watched {
 
     async fn send(&self, method: Method, token: &Token) -> Answer {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request =
-            client.request(method, format!("http://{}/api/tasks?secret=s3cret", self.service.address));
+        let request = client.request(
+            method,
+            format!("http://{}/api/tasks?secret=s3cret", self.service.address),
+        );
         let traceparent = format!("00-{TRACE}-b7ad6b7169203331-01");
-        let request = request.header("traceparent", traceparent).bearer_auth(token.sign());
-        answer(request.header("content-type", "application/json").body(r#"{"title":"s3cret"}"#)).await
+        let request = request
+            .header("traceparent", traceparent)
+            .bearer_auth(token.sign());
+        answer(
+            request
+                .header("content-type", "application/json")
+                .body(r#"{"title":"s3cret"}"#),
+        )
+        .await
     }
 
     /// The request's line, found by the id that its answer carries.
     fn line_of(&self, answer: &Answer) -> Value {
         let line = tokio::task::block_in_place(|| {
-            self.service.wait_for_line(answer.header("x-request-id").unwrap())
+            self.service
+                .wait_for_line(answer.header("x-request-id").unwrap())
         });
         assert!(!line.contains("s3cret"), "{line}");
         serde_json::from_str(&line).unwrap()
@@ -57,11 +67,16 @@ impl Watched {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requests_line_says_who_what_how_long_and_in_which_trace() {
     let watched = Watched::start(&[]).await;
-    let answer = watched.send(Method::POST, &watched.good(CONTOSO, ADMIN)).await;
+    let answer = watched
+        .send(Method::POST, &watched.good(CONTOSO, ADMIN))
+        .await;
     assert_eq!(answer.status, StatusCode::OK);
     let mut line = watched.line_of(&answer);
     assert!(line["duration_us"].take().as_u64().unwrap() > 0);
-    assert_eq!(line["timestamp"].take().as_str().unwrap().len(), "2027-01-15T08:00:00.000000Z".len());
+    assert_eq!(
+        line["timestamp"].take().as_str().unwrap().len(),
+        "2027-01-15T08:00:00.000000Z".len()
+    );
     let expected = json!({
         "timestamp": null, "level": "INFO", "target": "tenant_tasks::request", "message": "request",
         "request_id": answer.header("x-request-id"), "trace_id": TRACE, "method": "POST", "route": "/api/tasks",
@@ -95,7 +110,12 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
             "missing_scope",
             json!({"tenant": contoso, "user": admin}),
         ),
-        (good().with("idtyp", "app"), "app refused", "app_only", json!({"tenant": contoso, "user": admin})),
+        (
+            good().with("idtyp", "app"),
+            "app refused",
+            "app_only",
+            json!({"tenant": contoso, "user": admin}),
+        ),
         (
             good().signed_by(revoked),
             "revoked key refused",
@@ -112,14 +132,25 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
         let line = watched.line_of(&watched.send(Method::POST, &token).await);
         assert_eq!(
             (&line["target"], &line["message"], &line["reason"]),
-            (&json!("tenant_tasks::audit"), &json!(message), &json!(reason))
+            (
+                &json!("tenant_tasks::audit"),
+                &json!(message),
+                &json!(reason)
+            )
         );
         for (name, value) in who.as_object().unwrap() {
             assert_eq!(&line[name], value, "{message}: {line}");
         }
     }
-    let line = watched.line_of(&watched.send(Method::POST, &good().with("exp", 1_700_000_000)).await);
-    assert_eq!((&line["target"], &line["reason"]), (&json!("tenant_tasks::request"), &json!("expired")));
+    let line = watched.line_of(
+        &watched
+            .send(Method::POST, &good().with("exp", 1_700_000_000))
+            .await,
+    );
+    assert_eq!(
+        (&line["target"], &line["reason"]),
+        (&json!("tenant_tasks::request"), &json!("expired"))
+    );
     assert_eq!(
         (&line["user"], &line["tenant"]),
         (&Value::Null, &Value::Null),
@@ -132,10 +163,16 @@ async fn settings_reloaded_and_keys_revoked_are_audited_too() {
     let file = |more: &str| format!("ALLOWED_TENANT_IDS={}\n{more}", CONTOSO.tenant);
     let service = Service::start_with_file(&file(""), &[]);
     for (more, message) in [
-        ("REVOKED_KEY_IDS=bad-key\n", "settings reloaded: signing key revoked"),
+        (
+            "REVOKED_KEY_IDS=bad-key\n",
+            "settings reloaded: signing key revoked",
+        ),
         ("ALLOWED_TENANT_IDS=x\n", "settings not reloaded"),
         ("", "settings reloaded: signing key no longer revoked"),
-        ("", "settings reloaded: tenants and revoked keys are as they were"),
+        (
+            "",
+            "settings reloaded: tenants and revoked keys are as they were",
+        ),
     ] {
         service.rewrite_file(&file(more));
         service.signal("-HUP");
@@ -148,12 +185,23 @@ async fn settings_reloaded_and_keys_revoked_are_audited_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_before_its_answer_leaves_a_line_too() {
     let watched = Watched::start(&[]).await;
-    watched.send(Method::GET, &watched.good(CONTOSO, ADMIN)).await;
-    watched.entra.behave(CONTOSO, Behaviour::Delay(Duration::from_secs(2)));
+    watched
+        .send(Method::GET, &watched.good(CONTOSO, ADMIN))
+        .await;
+    watched
+        .entra
+        .behave(CONTOSO, Behaviour::Delay(Duration::from_secs(2)));
     let fetches = watched.entra.fetches(CONTOSO);
-    let unknown = watched.good(CONTOSO, ADMIN).signed_by(SigningKey::first().named("unknown")).sign();
+    let unknown = watched
+        .good(CONTOSO, ADMIN)
+        .signed_by(SigningKey::first().named("unknown"))
+        .sign();
     let mut stream = watched.service.connect();
-    write!(stream, "GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {unknown}\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {unknown}\r\n\r\n"
+    )
+    .unwrap();
     // Until it waits for a fetch of keys.
     while watched.entra.fetches(CONTOSO) == fetches {
         tokio::task::yield_now().await;

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test unwraps, it expects")]
 
-#[expect(dead_code, reason = "what fails as databases do is for the suite with one")]
+#[expect(
+    dead_code,
+    reason = "what fails as databases do is for the suite with one"
+)]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -27,7 +27,10 @@ use crate::{
 async fn series(app: &TestApp) -> BTreeMap<String, f64> {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let answer = app.metrics.clone().oneshot(request).await.unwrap();
-    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(
+        answer.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
     let text = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
     let text = str::from_utf8(&text).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -45,33 +48,74 @@ async fn requests_refusals_and_the_store_are_counted() {
     app.create((CONTOSO, EDITOR), "one").await;
     app.titles((CONTOSO, EDITOR)).await;
     app.titles((CONTOSO, EDITOR)).await;
-    app.send_as((CONTOSO, READER), Method::POST, "/api/tasks", Some(json!({ "title": "x" }))).await;
-    app.send_as((CONTOSO, ADMIN), Method::PATCH, "/api/tasks/7", Some(json!({}))).await;
+    app.send_as(
+        (CONTOSO, READER),
+        Method::POST,
+        "/api/tasks",
+        Some(json!({ "title": "x" })),
+    )
+    .await;
+    app.send_as(
+        (CONTOSO, ADMIN),
+        Method::PATCH,
+        "/api/tasks/7",
+        Some(json!({})),
+    )
+    .await;
     app.me("abc").await;
     app.send(Method::GET, "/nowhere/abc", None, None).await;
     let series = series(&app).await;
     for (name, value) in [
-        (r#"http_request_duration_seconds_count{route="/api/tasks",method="POST",status="200"}"#, 1.0),
-        (r#"http_request_duration_seconds_count{route="/api/tasks",method="GET",status="200"}"#, 2.0),
+        (
+            r#"http_request_duration_seconds_count{route="/api/tasks",method="POST",status="200"}"#,
+            1.0,
+        ),
+        (
+            r#"http_request_duration_seconds_count{route="/api/tasks",method="GET",status="200"}"#,
+            2.0,
+        ),
         (
             r#"http_request_duration_seconds_bucket{route="/api/tasks",method="GET",status="200",le="10"}"#,
             2.0,
         ),
-        (r#"http_request_duration_seconds_count{route="/api/tasks/{id}",method="PATCH",status="404"}"#, 1.0),
-        (r#"http_request_duration_seconds_count{route="none",method="GET",status="404"}"#, 1.0),
+        (
+            r#"http_request_duration_seconds_count{route="/api/tasks/{id}",method="PATCH",status="404"}"#,
+            1.0,
+        ),
+        (
+            r#"http_request_duration_seconds_count{route="none",method="GET",status="404"}"#,
+            1.0,
+        ),
         (r#"refusals_total{reason="missing_role"}"#, 1.0),
         (r#"refusals_total{reason="task_not_found"}"#, 1.0),
         (r#"refusals_total{reason="malformed"}"#, 1.0),
         (r#"refusals_total{reason="route_not_found"}"#, 1.0),
-        (r#"store_duration_seconds_count{operation="insert",outcome="ok"}"#, 1.0),
-        (r#"store_duration_seconds_count{operation="list",outcome="ok"}"#, 2.0),
+        (
+            r#"store_duration_seconds_count{operation="insert",outcome="ok"}"#,
+            1.0,
+        ),
+        (
+            r#"store_duration_seconds_count{operation="list",outcome="ok"}"#,
+            2.0,
+        ),
         (r#"token_cache_lookups_total{outcome="hit"}"#, 2.0),
         ("connections", 1.0),
         ("settings_current", 1.0),
         ("log_lines_dropped_total", 0.0),
-        (concat!(r#"build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""}"#), 1.0),
+        (
+            concat!(
+                r#"build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""}"#
+            ),
+            1.0,
+        ),
     ] {
-        assert_eq!(series.get(&format!("tenant_tasks_{name}")), Some(&value), "{name}: {series:#?}");
+        assert_eq!(
+            series.get(&format!("tenant_tasks_{name}")),
+            Some(&value),
+            "{name}: {series:#?}"
+        );
     }
 }
 
@@ -85,43 +129,85 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
     app.entra.behave(CONTOSO, Behaviour::Serve);
     app.entra.publish(
         FABRIKAM,
-        &[SigningKey::second().named(&SigningKey::first().key_id).jwk(), SigningKey::third().jwk()],
+        &[
+            SigningKey::second()
+                .named(&SigningKey::first().key_id)
+                .jwk(),
+            SigningKey::third().jwk(),
+        ],
     );
     app.clock.step(Duration::from_mins(90));
     app.entra.behave(CONTOSO, Behaviour::Fail(500));
     app.verifier.start_due_fetches().await;
     for number in 0..5 {
-        let unknown =
-            app.entra.v1(FABRIKAM, ADMIN).signed_by(SigningKey::first().named(&format!("{number}")));
+        let unknown = app
+            .entra
+            .v1(FABRIKAM, ADMIN)
+            .signed_by(SigningKey::first().named(&format!("{number}")));
         app.me(&unknown.sign()).await;
     }
     let series = series(&app).await;
     let (contoso, fabrikam) = (CONTOSO.tenant, FABRIKAM.tenant);
     for (name, value) in [
         (format!("signing_keys{{tenant=\"{contoso}\"}}"), 2.0),
-        (format!("signing_keys_age_seconds{{tenant=\"{contoso}\"}}"), 3.0 * 3600.0),
-        (format!("key_fetches_total{{tenant=\"{contoso}\",outcome=\"ok\"}}"), 1.0),
-        (format!("key_fetches_total{{tenant=\"{contoso}\",outcome=\"failed\"}}"), 2.0),
+        (
+            format!("signing_keys_age_seconds{{tenant=\"{contoso}\"}}"),
+            3.0 * 3600.0,
+        ),
+        (
+            format!("key_fetches_total{{tenant=\"{contoso}\",outcome=\"ok\"}}"),
+            1.0,
+        ),
+        (
+            format!("key_fetches_total{{tenant=\"{contoso}\",outcome=\"failed\"}}"),
+            2.0,
+        ),
         (format!("signing_keys{{tenant=\"{fabrikam}\"}}"), 3.0),
-        (format!("signing_keys_age_seconds{{tenant=\"{fabrikam}\"}}"), 0.0),
-        (format!("key_fetches_total{{tenant=\"{fabrikam}\",outcome=\"ok\"}}"), 4.0),
-        (format!("key_fetches_suppressed_total{{tenant=\"{fabrikam}\"}}"), 4.0),
+        (
+            format!("signing_keys_age_seconds{{tenant=\"{fabrikam}\"}}"),
+            0.0,
+        ),
+        (
+            format!("key_fetches_total{{tenant=\"{fabrikam}\",outcome=\"ok\"}}"),
+            4.0,
+        ),
+        (
+            format!("key_fetches_suppressed_total{{tenant=\"{fabrikam}\"}}"),
+            4.0,
+        ),
         (format!("key_conflicts_total{{tenant=\"{fabrikam}\"}}"), 2.0),
-        ("key_fetches_total{tenant=\"other\",outcome=\"ok\"}".to_owned(), 0.0),
+        (
+            "key_fetches_total{tenant=\"other\",outcome=\"ok\"}".to_owned(),
+            0.0,
+        ),
     ] {
-        assert_eq!(series.get(&format!("tenant_tasks_{name}")), Some(&value), "{name}: {series:#?}");
+        assert_eq!(
+            series.get(&format!("tenant_tasks_{name}")),
+            Some(&value),
+            "{name}: {series:#?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_along() {
-    let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
-    assert_eq!(app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status, StatusCode::OK);
+    let app =
+        TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
+    assert_eq!(
+        app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status,
+        StatusCode::OK
+    );
     let nobody = "77777777-7777-4777-8777-777777777777";
     let token = app.entra.v1(CONTOSO, ADMIN).with("tid", nobody);
-    app.me(&token.with("iss", format!("https://sts.windows.net/{nobody}/")).sign()).await;
+    app.me(&token
+        .with("iss", format!("https://sts.windows.net/{nobody}/"))
+        .sign())
+        .await;
     let tenants = Tenants::Listed([NORTHWIND.tenant.parse().unwrap()].into());
-    app.verifier.replace_access(Access { tenants, revoked_keys: HashSet::new() });
+    app.verifier.replace_access(Access {
+        tenants,
+        revoked_keys: HashSet::new(),
+    });
     let series = series(&app).await;
     for (tenant, outcome, count) in [
         (NORTHWIND.tenant, "ok", 1.0),
@@ -129,14 +215,17 @@ async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_alon
         ("other", "ok", 1.0),
         ("other", "failed", 1.0),
     ] {
-        let name = format!("tenant_tasks_key_fetches_total{{tenant=\"{tenant}\",outcome=\"{outcome}\"}}");
+        let name =
+            format!("tenant_tasks_key_fetches_total{{tenant=\"{tenant}\",outcome=\"{outcome}\"}}");
         assert_eq!(series.get(&name), Some(&count), "{name}: {series:#?}");
     }
 }
 
 /// What a stranger can vary: method, path, query, headers, body, and everything in a token.
 async fn strangers(app: &TestApp, from: usize) {
-    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW", "X-1"];
+    let methods = [
+        "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW", "X-1",
+    ];
     let paths = [
         "/health",
         "/ready",
@@ -153,7 +242,11 @@ async fn strangers(app: &TestApp, from: usize) {
         let token = match number % 5 {
             0 => String::new(),
             1 => unique.clone(),
-            2 => app.entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::first().named(&unique)).unsigned(),
+            2 => app
+                .entra
+                .v1(CONTOSO, ADMIN)
+                .signed_by(SigningKey::first().named(&unique))
+                .unsigned(),
             3 => app
                 .entra
                 .v1(NORTHWIND, ADMIN)
@@ -168,12 +261,24 @@ async fn strangers(app: &TestApp, from: usize) {
         };
         let method = Method::from_bytes(methods[number % methods.len()].as_bytes()).unwrap();
         let path = format!("{}?{unique}", paths[number / methods.len() % paths.len()]);
-        let request =
-            app.request(method, &path).header("user-agent", &unique).header("x-request-id", &unique);
-        let request = if token.is_empty() { request } else { request.bearer_auth(token) };
+        let request = app
+            .request(method, &path)
+            .header("user-agent", &unique)
+            .header("x-request-id", &unique);
+        let request = if token.is_empty() {
+            request
+        } else {
+            request.bearer_auth(token)
+        };
         answer(request.body(unique)).await;
         let path = format!("/{number}/{number}");
-        app.send(Method::from_bytes(format!("M{number}").as_bytes()).unwrap(), &path, None, None).await;
+        app.send(
+            Method::from_bytes(format!("M{number}").as_bytes()).unwrap(),
+            &path,
+            None,
+            None,
+        )
+        .await;
     }
 }
 
@@ -190,7 +295,10 @@ async fn a_flood_of_strangers_makes_no_more_time_series_than_there_are_answers_t
         println!(
             "{settings:?}: {before} time series before, {after_one} after 3,000 strangers' requests, {after} after 9,000"
         );
-        assert_eq!(after, after_one, "all there can be were there after the first");
+        assert_eq!(
+            after, after_one,
+            "all there can be were there after the first"
+        );
         assert!(after < 2000, "{after}");
     }
 }
@@ -204,11 +312,22 @@ async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
     };
     let page = get(&metrics, "/metrics").await;
     assert_eq!(page.status, StatusCode::OK);
-    assert!(page.body.contains("tenant_tasks_settings_current 1"), "{}", page.body);
-    for (address, path) in
-        [(&service.address, "/metrics"), (&metrics, "/api/me"), (&metrics, "/health"), (&metrics, "/")]
-    {
-        assert_eq!(get(address, path).await.status, StatusCode::NOT_FOUND, "{address}{path}");
+    assert!(
+        page.body.contains("tenant_tasks_settings_current 1"),
+        "{}",
+        page.body
+    );
+    for (address, path) in [
+        (&service.address, "/metrics"),
+        (&metrics, "/api/me"),
+        (&metrics, "/health"),
+        (&metrics, "/"),
+    ] {
+        assert_eq!(
+            get(address, path).await.status,
+            StatusCode::NOT_FOUND,
+            "{address}{path}"
+        );
     }
     let (port, none) = (service.address.clone(), [("METRICS_ADDR", "")]);
     assert!(Service::start(&none).metrics_address.is_none());
@@ -220,7 +339,10 @@ async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
     ]);
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains(&format!("METRICS_ADDR: cannot listen on {port}")), "{said}");
+    assert!(
+        said.contains(&format!("METRICS_ADDR: cannot listen on {port}")),
+        "{said}"
+    );
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -230,13 +352,16 @@ async fn settings_that_make_no_sense_are_told_until_they_do() {
     let service = Service::start_with_file(&file, &[("METRICS_ADDR", "127.0.0.1:0")]);
     let metrics = service.metrics_address.clone().unwrap();
     let is_current = async || {
-        let page = answer(reqwest::Client::new().get(format!("http://{metrics}/metrics"))).await.body;
+        let page = answer(reqwest::Client::new().get(format!("http://{metrics}/metrics")))
+            .await
+            .body;
         page.contains("tenant_tasks_settings_current 1\n")
     };
     assert!(is_current().await);
-    for (file, line, expected) in
-        [("ALLOWED_TENANT_IDS=x\n", "settings not reloaded", false), (&file, "settings reloaded", true)]
-    {
+    for (file, line, expected) in [
+        ("ALLOWED_TENANT_IDS=x\n", "settings not reloaded", false),
+        (&file, "settings reloaded", true),
+    ] {
         service.rewrite_file(file);
         service.signal("-HUP");
         tokio::task::block_in_place(|| service.wait_for_line(line));

@@ -33,7 +33,10 @@ struct Record {
 
 impl Record {
     fn read() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "where the record is, is no setting of the service")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "where the record is, is no setting of the service"
+        )]
         let text = if let Ok(path) = env::var("ENTRA_KEYS_HISTORY") {
             fs::read_to_string(path).unwrap()
         } else {
@@ -46,10 +49,15 @@ impl Record {
         let start = documents[0][0].as_u64().unwrap();
         let indexes = |document: &Value| -> HashSet<usize> {
             let indexes = document[1].as_array().unwrap().iter();
-            indexes.map(|index| usize::try_from(index.as_u64().unwrap()).unwrap()).collect()
+            indexes
+                .map(|index| usize::try_from(index.as_u64().unwrap()).unwrap())
+                .collect()
         };
         Self {
-            key_ids: keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect(),
+            key_ids: keys
+                .iter()
+                .map(|key| key["kid"].as_str().unwrap().to_owned())
+                .collect(),
             documents: documents
                 .iter()
                 .map(|document| (document[0].as_u64().unwrap() - start, indexes(document)))
@@ -84,11 +92,21 @@ impl Replacing {
 async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
     let record = Record::read();
     let app = TestApp::start().await;
-    let keys: Vec<_> = record.key_ids.iter().map(|key_id| SigningKey::first().named(key_id)).collect();
+    let keys: Vec<_> = record
+        .key_ids
+        .iter()
+        .map(|key_id| SigningKey::first().named(key_id))
+        .collect();
     let after_the_end = app.entra.now() + 400 * 24 * 60 * MINUTE;
     let tokens: Vec<_> = keys
         .iter()
-        .map(|key| app.entra.v1(CONTOSO, ADMIN).with("exp", after_the_end).signed_by(key.clone()).sign())
+        .map(|key| {
+            app.entra
+                .v1(CONTOSO, ADMIN)
+                .with("exp", after_the_end)
+                .signed_by(key.clone())
+                .sign()
+        })
         .collect();
 
     let mut last_seen: HashMap<usize, u64> = HashMap::new();
@@ -107,11 +125,19 @@ async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
             refetching.held.clone_from(published);
         }
         if minute == 30 {
-            let recent = last_seen.iter().filter(|(_, seen)| time - **seen < DAY).map(|(&key, _)| key);
+            let recent = last_seen
+                .iter()
+                .filter(|(_, seen)| time - **seen < DAY)
+                .map(|(&key, _)| key);
             let wanted: BTreeSet<_> = recent.chain(published.iter().copied()).collect();
             for key in wanted {
                 asked += 1;
-                refused += usize::from(app.verifier.verify(&tokens[key], &Caller::default()).await.is_err());
+                refused += usize::from(
+                    app.verifier
+                        .verify(&tokens[key], &Caller::default())
+                        .await
+                        .is_err(),
+                );
                 replacing.ask(key);
                 if !refetching.held.contains(&key) {
                     refetching.held.clone_from(published);
@@ -131,5 +157,8 @@ async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
         refetching.refused
     );
     assert_eq!(refused, 0);
-    assert!(replacing.refused > 0 && refetching.refused > 0, "the record has keys that come back");
+    assert!(
+        replacing.refused > 0 && refetching.refused > 0,
+        "the record has keys that come back"
+    );
 }

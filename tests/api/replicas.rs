@@ -1,7 +1,10 @@
 //! Several processes with one database: nothing acknowledged is lost and no id is given twice, however they or the
 //! database end, and a rolling restart fails nobody.
 
-#![expect(clippy::disallowed_methods, reason = "load and recovery take real time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "load and recovery take real time"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +59,11 @@ impl Replicas {
         replicas.services = (0..count).map(|_| replicas.launch()).collect();
         for service in &replicas.services {
             until_ready(&service.address).await;
-            replicas.addresses.write().unwrap().push(service.address.clone());
+            replicas
+                .addresses
+                .write()
+                .unwrap()
+                .push(service.address.clone());
         }
         replicas
     }
@@ -94,16 +101,27 @@ impl Replicas {
                 addresses: Arc::clone(&self.addresses),
                 turn: number,
                 acknowledged: Arc::clone(&acknowledged),
-                record: Record { organisation, ..Record::default() },
+                record: Record {
+                    organisation,
+                    ..Record::default()
+                },
             };
             clients.spawn(client.work(Arc::clone(&stop)));
         }
-        Load { stop, acknowledged, clients }
+        Load {
+            stop,
+            acknowledged,
+            clients,
+        }
     }
 }
 
 fn http_client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().unwrap()
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(15))
+        .build()
+        .unwrap()
 }
 
 async fn until_ready(address: &str) {
@@ -126,9 +144,15 @@ struct Load {
 impl Load {
     /// Until so many more requests were acknowledged, and a random moment more.
     async fn for_a_while(&self, requests: usize) {
-        let (wanted, begun) = (self.acknowledged.load(Ordering::SeqCst) + requests, Instant::now());
+        let (wanted, begun) = (
+            self.acknowledged.load(Ordering::SeqCst) + requests,
+            Instant::now(),
+        );
         while self.acknowledged.load(Ordering::SeqCst) < wanted {
-            assert!(begun.elapsed() < PATIENCE, "no request is acknowledged any more");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no request is acknowledged any more"
+            );
             tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20))).await;
         }
     }
@@ -171,7 +195,9 @@ impl LoadClient {
         while !stop.load(Ordering::SeqCst) {
             count += 1;
             let title = format!("{}-{count}", self.number);
-            let Some(id) = self.create(&title).await else { continue };
+            let Some(id) = self.create(&title).await else {
+                continue;
+            };
             if count % 2 == 0 {
                 self.patch(id, &format!("{title}, renamed")).await;
             }
@@ -184,19 +210,26 @@ impl LoadClient {
     }
 
     async fn create(&mut self, title: &str) -> Option<u64> {
-        let Some(task) = self.send(Method::POST, "/api/tasks", Some(json!({ "title": title }))).await else {
+        let Some(task) = self
+            .send(Method::POST, "/api/tasks", Some(json!({ "title": title })))
+            .await
+        else {
             self.record.in_doubt.insert(title.to_owned());
             return None;
         };
         let id = task["id"].as_u64().unwrap();
         self.record.given.push(id);
-        self.record.tasks.insert(id, vec![Some((title.to_owned(), false))]);
+        self.record
+            .tasks
+            .insert(id, vec![Some((title.to_owned(), false))]);
         Some(id)
     }
 
     async fn patch(&mut self, id: u64, title: &str) {
         let body = json!({ "title": title, "completed": true });
-        let answer = self.send(Method::PATCH, &format!("/api/tasks/{id}"), Some(body)).await;
+        let answer = self
+            .send(Method::PATCH, &format!("/api/tasks/{id}"), Some(body))
+            .await;
         let states = self.record.tasks.get_mut(&id).unwrap();
         if answer.is_some() {
             states.clear();
@@ -205,7 +238,9 @@ impl LoadClient {
     }
 
     async fn delete(&mut self, id: u64) {
-        let answer = self.send(Method::DELETE, &format!("/api/tasks/{id}"), None).await;
+        let answer = self
+            .send(Method::DELETE, &format!("/api/tasks/{id}"), None)
+            .await;
         if answer.is_some() {
             self.record.tasks.remove(&id);
         } else {
@@ -223,10 +258,14 @@ impl LoadClient {
                 let addresses = self.addresses.read().unwrap();
                 addresses[self.turn % addresses.len()].clone()
             };
-            let mut request = self.http.request(method.clone(), format!("http://{address}{path}"));
+            let mut request = self
+                .http
+                .request(method.clone(), format!("http://{address}{path}"));
             request = request.bearer_auth(&self.token);
             if let Some(body) = &body {
-                request = request.header("content-type", "application/json").body(body.to_string());
+                request = request
+                    .header("content-type", "application/json")
+                    .body(body.to_string());
             }
             match request.send().await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
@@ -254,29 +293,57 @@ impl LoadClient {
 /// Holds what the clients were told against what the database has.
 async fn compare(records: &[Record], database: &Client) {
     for organisation in [CONTOSO, FABRIKAM] {
-        let records: Vec<_> = records.iter().filter(|record| record.organisation == organisation).collect();
+        let records: Vec<_> = records
+            .iter()
+            .filter(|record| record.organisation == organisation)
+            .collect();
         database.batch_execute(&begin(organisation)).await.unwrap();
-        let rows = database.query("SELECT id, title, completed FROM tasks", &[]).await.unwrap();
-        let counters = database.query_one("SELECT task_count, last_task_id FROM tenants", &[]).await.unwrap();
+        let rows = database
+            .query("SELECT id, title, completed FROM tasks", &[])
+            .await
+            .unwrap();
+        let counters = database
+            .query_one("SELECT task_count, last_task_id FROM tenants", &[])
+            .await
+            .unwrap();
         database.batch_execute("COMMIT").await.unwrap();
 
         let mut found: BTreeMap<u64, (String, bool)> = rows
             .iter()
-            .map(|row| (u64::try_from(row.get::<_, i64>(0)).unwrap(), (row.get(1), row.get(2))))
+            .map(|row| {
+                (
+                    u64::try_from(row.get::<_, i64>(0)).unwrap(),
+                    (row.get(1), row.get(2)),
+                )
+            })
             .collect();
-        assert_eq!(counters.get::<_, i64>(0), i64::try_from(found.len()).unwrap(), "tasks, counted");
+        assert_eq!(
+            counters.get::<_, i64>(0),
+            i64::try_from(found.len()).unwrap(),
+            "tasks, counted"
+        );
         let given: Vec<_> = records.iter().flat_map(|record| &record.given).collect();
-        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), given.len(), "an id was given twice");
+        assert_eq!(
+            given.iter().collect::<BTreeSet<_>>().len(),
+            given.len(),
+            "an id was given twice"
+        );
         assert!(counters.get::<_, i64>(1) >= i64::try_from(**given.iter().max().unwrap()).unwrap());
         for record in &records {
             for (id, states) in &record.tasks {
                 let state = found.remove(id);
-                assert!(states.contains(&state), "task {id} should be {states:?} and is {state:?}");
+                assert!(
+                    states.contains(&state),
+                    "task {id} should be {states:?} and is {state:?}"
+                );
             }
         }
         let in_doubt: BTreeSet<_> = records.iter().flat_map(|record| &record.in_doubt).collect();
         for (id, (title, _)) in found {
-            assert!(in_doubt.contains(&title), "nobody made task {id}, {title:?}, or it was deleted");
+            assert!(
+                in_doubt.contains(&title),
+                "nobody made task {id}, {title:?}, or it was deleted"
+            );
         }
     }
 }
@@ -313,10 +380,15 @@ async fn a_database_that_crashes_at_random_moments_loses_nothing_and_gives_no_id
     // The other tests' server must live.
     Database::create().await;
     let Some(server) = ThrowAway::start() else {
-        return say_left_out("a database that crashes: PostgreSQL's programs are not on this machine");
+        return say_left_out(
+            "a database that crashes: PostgreSQL's programs are not on this machine",
+        );
     };
     let superuser = connect(&server.url("postgres", "postgres")).await;
-    for sql in ["CREATE ROLE tasks LOGIN PASSWORD 'tasks'", "CREATE DATABASE tasks OWNER tasks"] {
+    for sql in [
+        "CREATE ROLE tasks LOGIN PASSWORD 'tasks'",
+        "CREATE DATABASE tasks OWNER tasks",
+    ] {
         superuser.batch_execute(sql).await.unwrap();
     }
     let replicas = Replicas::start(2, &server.url("tasks", "tasks")).await;
@@ -366,15 +438,24 @@ async fn replicas_that_start_together_make_the_tables_once_and_count_together() 
     let admin = replicas.entra.v1(CONTOSO, ADMIN).sign();
     let http = http_client();
     let create = async |service: &Service| {
-        let request = http.post(format!("http://{}/api/tasks", service.address)).bearer_auth(&admin);
-        let request = request.header("content-type", "application/json").body(r#"{"title":"x"}"#);
+        let request = http
+            .post(format!("http://{}/api/tasks", service.address))
+            .bearer_auth(&admin);
+        let request = request
+            .header("content-type", "application/json")
+            .body(r#"{"title":"x"}"#);
         let answer: Value =
             serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
         answer["id"].as_u64().unwrap()
     };
     let ids = futures_util::future::join_all(replicas.services.iter().map(create)).await;
     assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), (1..=6).collect());
-    let steps = database.connect().await.query("SELECT step FROM schema_steps", &[]).await.unwrap();
+    let steps = database
+        .connect()
+        .await
+        .query("SELECT step FROM schema_steps", &[])
+        .await
+        .unwrap();
     assert_eq!(steps.len(), 1);
 }
 
@@ -391,14 +472,21 @@ async fn a_task_that_many_delete_at_once_is_counted_once() {
     }
     let client = app.database.as_ref().unwrap().connect().await;
     client.batch_execute(&begin(CONTOSO)).await.unwrap();
-    let counted: i64 = client.query_one("SELECT task_count FROM tenants", &[]).await.unwrap().get(0);
+    let counted: i64 = client
+        .query_one("SELECT task_count FROM tenants", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(counted, 0);
 }
 
 /// What is compiled into this suite but forgotten in its list would not run.
 #[test]
 fn every_test_of_the_suite_in_memory_runs_with_a_database_too() {
-    let modules =
-        |text: &'static str| text.lines().filter(|line| line.starts_with("mod ")).collect::<BTreeSet<_>>();
+    let modules = |text: &'static str| {
+        text.lines()
+            .filter(|line| line.starts_with("mod "))
+            .collect::<BTreeSet<_>>()
+    };
     assert!(modules(include_str!("postgres.rs")).is_superset(&modules(include_str!("main.rs"))));
 }

@@ -46,14 +46,20 @@ async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
             let case = format!("{method} {target} as {}", person.name);
             let method = Method::from_bytes(method.as_bytes()).unwrap();
 
-            let answer = app.send_as((CONTOSO, person), method.clone(), &path, body).await;
+            let answer = app
+                .send_as((CONTOSO, person), method.clone(), &path, body)
+                .await;
             assert_eq!(answer.status.as_u16(), expected, "{case}: {}", answer.body);
             if expected == 404 {
                 assert_eq!(answer.body, NOT_FOUND, "{case}");
             }
             // Whatever was answered, the other organisation's task is as it was.
             if target == "another tenant's" {
-                assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["filler 1", "filler 2", "task"], "{case}");
+                assert_eq!(
+                    app.titles((FABRIKAM, ADMIN)).await,
+                    ["filler 1", "filler 2", "task"],
+                    "{case}"
+                );
             }
         }
     }
@@ -77,9 +83,15 @@ async fn prepare(app: &TestApp, person: Person, target: &str) -> u64 {
 }
 
 async fn create_as_editor(app: &TestApp, person: Person) -> u64 {
-    let token = app.entra.v1(CONTOSO, person).with("roles", json!(["Editor"])).sign();
+    let token = app
+        .entra
+        .v1(CONTOSO, person)
+        .with("roles", json!(["Editor"]))
+        .sign();
     let body = Some(json!({ "title": "task" }));
-    let answer = app.send(Method::POST, "/api/tasks", Some(&token), body).await;
+    let answer = app
+        .send(Method::POST, "/api/tasks", Some(&token), body)
+        .await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     answer.json()["id"].as_u64().unwrap()
 }
@@ -108,18 +120,35 @@ async fn a_missing_role_is_named_with_the_roles_one_has() {
         ),
     ] {
         let answer = app.send_as((CONTOSO, person), method, path, None).await;
-        assert_eq!((answer.status, answer.detail().as_str()), (StatusCode::FORBIDDEN, detail));
+        assert_eq!(
+            (answer.status, answer.detail().as_str()),
+            (StatusCode::FORBIDDEN, detail)
+        );
         let challenge = answer.header("www-authenticate").unwrap();
-        assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""), "{challenge}");
+        assert!(
+            challenge.starts_with("Bearer error=\"insufficient_scope\""),
+            "{challenge}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_role_counts_only_if_spelled_exactly() {
     let app = TestApp::start().await;
-    for roles in [json!(["admin"]), json!(["Admin "]), json!(["Administrator"]), json!([])] {
-        let token = app.entra.v1(CONTOSO, ADMIN).with("roles", roles.clone()).sign();
-        let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    for roles in [
+        json!(["admin"]),
+        json!(["Admin "]),
+        json!(["Administrator"]),
+        json!([]),
+    ] {
+        let token = app
+            .entra
+            .v1(CONTOSO, ADMIN)
+            .with("roles", roles.clone())
+            .sign();
+        let answer = app
+            .send(Method::GET, "/api/tasks", Some(&token), None)
+            .await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{roles}");
     }
 }
@@ -128,8 +157,14 @@ async fn a_role_counts_only_if_spelled_exactly() {
 async fn someone_with_two_roles_has_the_greater_one() {
     let app = TestApp::start().await;
     app.create((CONTOSO, EDITOR), "somebody else's").await;
-    let token = app.entra.v1(CONTOSO, READER).with("roles", json!(["Reader", "Admin"])).sign();
-    let answer = app.send(Method::GET, "/api/tasks", Some(&token), None).await;
+    let token = app
+        .entra
+        .v1(CONTOSO, READER)
+        .with("roles", json!(["Reader", "Admin"]))
+        .sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
     assert_eq!(answer.json()[0]["title"], "somebody else's");
 }
 
@@ -148,5 +183,8 @@ async fn who_is_not_signed_in_gets_in_nowhere_but_health() {
         assert_eq!(answer.body, r#"{"detail":"Not authenticated"}"#);
     }
     let health = app.send(Method::GET, "/health", None, None).await;
-    assert_eq!((health.status, health.body.as_str()), (StatusCode::OK, r#"{"status":"healthy"}"#));
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (StatusCode::OK, r#"{"status":"healthy"}"#)
+    );
 }

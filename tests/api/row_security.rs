@@ -19,9 +19,11 @@ use crate::{
 /// The service with two tasks of contoso and one of fabrikam, and a connection as its role.
 async fn with_tasks() -> (TestApp, Client) {
     let app = TestApp::start().await;
-    for (who, title) in
-        [((CONTOSO, ADMIN), "contoso 1"), ((CONTOSO, EDITOR), "contoso 2"), ((FABRIKAM, ADMIN), "fabrikam 1")]
-    {
+    for (who, title) in [
+        ((CONTOSO, ADMIN), "contoso 1"),
+        ((CONTOSO, EDITOR), "contoso 2"),
+        ((FABRIKAM, ADMIN), "fabrikam 1"),
+    ] {
         app.create(who, title).await;
     }
     let client = app.database.as_ref().unwrap().connect().await;
@@ -29,11 +31,17 @@ async fn with_tasks() -> (TestApp, Client) {
 }
 
 async fn begin(client: &Client, organisation: Organisation) {
-    client.batch_execute(&postgres::begin(organisation)).await.unwrap();
+    client
+        .batch_execute(&postgres::begin(organisation))
+        .await
+        .unwrap();
 }
 
 async fn titles(client: &Client) -> Vec<String> {
-    let rows = client.query("SELECT title FROM tasks ORDER BY title", &[]).await.unwrap();
+    let rows = client
+        .query("SELECT title FROM tasks ORDER BY title", &[])
+        .await
+        .unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
@@ -42,16 +50,51 @@ async fn a_statement_that_names_no_tenant_reads_and_changes_only_the_tenant_of_t
     let (app, client) = with_tasks().await;
     begin(&client, CONTOSO).await;
     assert_eq!(titles(&client).await, ["contoso 1", "contoso 2"]);
-    assert_eq!(client.query("SELECT FROM tenants", &[]).await.unwrap().len(), 1);
-    assert_eq!(client.execute("UPDATE tasks SET completed = true", &[]).await.unwrap(), 2);
-    assert_eq!(client.execute("UPDATE tenants SET last_task_id = 10", &[]).await.unwrap(), 1);
-    assert_eq!(client.execute("DELETE FROM tasks WHERE title LIKE '%2'", &[]).await.unwrap(), 1);
+    assert_eq!(
+        client
+            .query("SELECT FROM tenants", &[])
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        client
+            .execute("UPDATE tasks SET completed = true", &[])
+            .await
+            .unwrap(),
+        2
+    );
+    assert_eq!(
+        client
+            .execute("UPDATE tenants SET last_task_id = 10", &[])
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        client
+            .execute("DELETE FROM tasks WHERE title LIKE '%2'", &[])
+            .await
+            .unwrap(),
+        1
+    );
     client.batch_execute("COMMIT").await.unwrap();
 
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["contoso 1"]);
-    let answer = app.send_as((FABRIKAM, ADMIN), "GET".parse().unwrap(), "/api/tasks", None).await;
+    let answer = app
+        .send_as(
+            (FABRIKAM, ADMIN),
+            "GET".parse().unwrap(),
+            "/api/tasks",
+            None,
+        )
+        .await;
     assert_eq!(
-        (answer.json()[0]["title"].as_str(), answer.json()[0]["completed"].as_bool()),
+        (
+            answer.json()[0]["title"].as_str(),
+            answer.json()[0]["completed"].as_bool()
+        ),
         (Some("fabrikam 1"), Some(false))
     );
     assert_eq!(app.create((FABRIKAM, ADMIN), "fabrikam 2").await, 2);
@@ -66,11 +109,18 @@ async fn no_row_can_be_written_into_another_tenant() {
         FABRIKAM.tenant
     );
     let moved = format!("UPDATE tasks SET tenant_id = '{}'", FABRIKAM.tenant);
-    let counter = format!("INSERT INTO tenants VALUES ('{}', 1, 1, 1)", FABRIKAM.tenant);
+    let counter = format!(
+        "INSERT INTO tenants VALUES ('{}', 1, 1, 1)",
+        FABRIKAM.tenant
+    );
     for sql in [insert, moved, counter] {
         begin(&client, CONTOSO).await;
         let error = client.batch_execute(&sql).await.unwrap_err();
-        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error:?}");
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE),
+            "{sql}: {error:?}"
+        );
         client.batch_execute("ROLLBACK").await.unwrap();
     }
 }
@@ -80,9 +130,28 @@ async fn who_forgets_the_tenant_sees_nothing_on_a_new_connection_and_on_a_used_o
     let (_app, client) = with_tasks().await;
     for attempt in ["a new connection", "a used one", "a used one, once more"] {
         assert_eq!(titles(&client).await, Vec::<String>::new(), "{attempt}");
-        assert_eq!(client.query("SELECT FROM tenants", &[]).await.unwrap().len(), 0, "{attempt}");
-        assert_eq!(client.execute("UPDATE tasks SET title = 'x'", &[]).await.unwrap(), 0, "{attempt}");
-        assert_eq!(client.execute("DELETE FROM tasks", &[]).await.unwrap(), 0, "{attempt}");
+        assert_eq!(
+            client
+                .query("SELECT FROM tenants", &[])
+                .await
+                .unwrap()
+                .len(),
+            0,
+            "{attempt}"
+        );
+        assert_eq!(
+            client
+                .execute("UPDATE tasks SET title = 'x'", &[])
+                .await
+                .unwrap(),
+            0,
+            "{attempt}"
+        );
+        assert_eq!(
+            client.execute("DELETE FROM tasks", &[]).await.unwrap(),
+            0,
+            "{attempt}"
+        );
         begin(&client, CONTOSO).await;
         assert_eq!(titles(&client).await.len(), 2, "{attempt}");
         client.batch_execute("COMMIT").await.unwrap();
@@ -98,26 +167,51 @@ async fn opened(url: &str) -> Result<Tasks, DatabaseError> {
 #[tokio::test]
 async fn a_role_that_row_security_does_not_bind_is_refused() {
     let database = Database::create().await;
-    opened(&database.url()).await.expect("the role of the other tests is good");
+    opened(&database.url())
+        .await
+        .expect("the role of the other tests is good");
     let role = |attribute: &str| format!("{}_{attribute}", postgres::role());
     for attribute in ["SUPERUSER", "BYPASSRLS"] {
         let name = role(attribute).to_lowercase();
-        let sql = format!("CREATE ROLE {name} LOGIN PASSWORD '{}' {attribute}", postgres::role());
+        let sql = format!(
+            "CREATE ROLE {name} LOGIN PASSWORD '{}' {attribute}",
+            postgres::role()
+        );
         database.execute_as_superuser(&sql).await;
         let refused = opened(&database.url_as(&name)).await;
-        database.execute_as_superuser(&format!("DROP ROLE {name}")).await;
+        database
+            .execute_as_superuser(&format!("DROP ROLE {name}"))
+            .await;
         let error = refused.map(drop).unwrap_err();
         assert!(matches!(error, DatabaseError::Unusable(_)), "{error}");
-        assert!(error.to_string().to_lowercase().contains(&attribute.to_lowercase()), "{error}");
+        assert!(
+            error
+                .to_string()
+                .to_lowercase()
+                .contains(&attribute.to_lowercase()),
+            "{error}"
+        );
     }
     for (weakened, mended) in [
-        ("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY", "ALTER TABLE tasks FORCE ROW LEVEL SECURITY"),
-        ("ALTER TABLE tenants NO FORCE ROW LEVEL SECURITY", "ALTER TABLE tenants FORCE ROW LEVEL SECURITY"),
-        ("ALTER TABLE tasks DISABLE ROW LEVEL SECURITY", "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY"),
+        (
+            "ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY",
+            "ALTER TABLE tasks FORCE ROW LEVEL SECURITY",
+        ),
+        (
+            "ALTER TABLE tenants NO FORCE ROW LEVEL SECURITY",
+            "ALTER TABLE tenants FORCE ROW LEVEL SECURITY",
+        ),
+        (
+            "ALTER TABLE tasks DISABLE ROW LEVEL SECURITY",
+            "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY",
+        ),
     ] {
         database.execute_as_superuser(weakened).await;
         let error = opened(&database.url()).await.map(drop).unwrap_err();
-        assert!(matches!(error, DatabaseError::Unusable(_)), "{weakened}: {error}");
+        assert!(
+            matches!(error, DatabaseError::Unusable(_)),
+            "{weakened}: {error}"
+        );
         database.execute_as_superuser(mended).await;
         opened(&database.url()).await.expect(mended);
     }
@@ -127,10 +221,16 @@ async fn a_role_that_row_security_does_not_bind_is_refused() {
 async fn a_connection_made_after_the_tables_were_weakened_serves_nobody() {
     let app = TestApp::start().await;
     let database = app.database.as_ref().unwrap();
-    database.execute_as_superuser("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY").await;
-    let answer = app.send_as((CONTOSO, ADMIN), "GET".parse().unwrap(), "/api/tasks", None).await;
+    database
+        .execute_as_superuser("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY")
+        .await;
+    let answer = app
+        .send_as((CONTOSO, ADMIN), "GET".parse().unwrap(), "/api/tasks", None)
+        .await;
     assert_eq!(answer.status, 503, "{}", answer.body);
-    database.execute_as_superuser("ALTER TABLE tasks FORCE ROW LEVEL SECURITY").await;
+    database
+        .execute_as_superuser("ALTER TABLE tasks FORCE ROW LEVEL SECURITY")
+        .await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, Vec::<String>::new());
 }
 
@@ -154,14 +254,19 @@ async fn a_role_that_owns_nothing_will_do() {
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["as a guest"]);
     assert_eq!(app.titles((FABRIKAM, ADMIN)).await, Vec::<String>::new());
     drop(app);
-    database.execute_as_superuser(&format!("DROP OWNED BY {name}")).await;
+    database
+        .execute_as_superuser(&format!("DROP OWNED BY {name}"))
+        .await;
 }
 
 #[tokio::test]
 async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
     let database = Database::create().await;
     let name = format!("{}_boss", postgres::role());
-    let create = format!("CREATE ROLE {name} LOGIN PASSWORD '{}' SUPERUSER", postgres::role());
+    let create = format!(
+        "CREATE ROLE {name} LOGIN PASSWORD '{}' SUPERUSER",
+        postgres::role()
+    );
     database.execute_as_superuser(&create).await;
     let (mut command, _directory) = command(&[
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
@@ -173,9 +278,14 @@ async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.starts_with("tenant-tasks: DATABASE_URL connects as a superuser"), "{message}");
+    assert!(
+        message.starts_with("tenant-tasks: DATABASE_URL connects as a superuser"),
+        "{message}"
+    );
     assert_eq!(message.lines().count(), 1, "{message}");
-    database.execute_as_superuser(&format!("DROP ROLE {name}")).await;
+    database
+        .execute_as_superuser(&format!("DROP ROLE {name}"))
+        .await;
 }
 
 /// What people write does not reach the log, not even where the database's client would write it down.
@@ -194,7 +304,9 @@ async fn neither_titles_nor_names_reach_the_log() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = client.post(format!("http://{}/api/tasks", service.address));
     let request = request.bearer_auth(entra.v1(CONTOSO, ADMIN).sign());
-    let request = request.header("content-type", "application/json").body(r#"{"title":"s3cret"}"#);
+    let request = request
+        .header("content-type", "application/json")
+        .body(r#"{"title":"s3cret"}"#);
     assert_eq!(crate::support::app::answer(request).await.status, 200);
     service.signal("-TERM");
     let (_, log) = service.finish();

@@ -31,7 +31,11 @@ pub(crate) struct Service {
 pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
-    command.current_dir(&directory).env_clear().envs(settings.iter().copied()).stderr(Stdio::piped());
+    command
+        .current_dir(&directory)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stderr(Stdio::piped());
     (command, directory)
 }
 
@@ -64,8 +68,14 @@ impl Service {
     pub(crate) fn start_with_open_files(limit: u32, settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
-        let script = format!("ulimit -n {limit}; exec {}", env!("CARGO_BIN_EXE_tenant-tasks"));
-        command.args(["-c", &script]).current_dir(&directory).env_clear();
+        let script = format!(
+            "ulimit -n {limit}; exec {}",
+            env!("CARGO_BIN_EXE_tenant-tasks")
+        );
+        command
+            .args(["-c", &script])
+            .current_dir(&directory)
+            .env_clear();
         command.envs(minimal_with(settings)).stderr(Stdio::piped());
         Self::spawn(command, directory, "")
     }
@@ -75,8 +85,19 @@ impl Service {
         let mut process = command.spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut service = Self { address: String::new(), metrics_address: None, process, lines, directory };
+        thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let mut service = Self {
+            address: String::new(),
+            metrics_address: None,
+            process,
+            lines,
+            directory,
+        };
         while service.address.is_empty() {
             let line: Value = serde_json::from_str(&service.wait_for_line("address")).unwrap();
             let address = line["address"].as_str().unwrap().to_owned();
@@ -92,7 +113,10 @@ impl Service {
     /// The next line of the log that contains `text`.
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line with {text:?}"));
+            let line = self
+                .lines
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("no line with {text:?}"));
             if line.contains(text) {
                 return line;
             }
@@ -112,19 +136,31 @@ impl Service {
     /// Runs another command of the binary in its folder, and gives what that says.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
         let output = self.output_of(arguments);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// The same with one that is to fail: what it says of that, and its exit code.
     pub(crate) fn command_that_fails(&self, arguments: &[&str]) -> (String, Option<i32>) {
         let output = self.output_of(arguments);
-        (String::from_utf8(output.stderr).unwrap(), output.status.code())
+        (
+            String::from_utf8(output.stderr).unwrap(),
+            output.status.code(),
+        )
     }
 
     fn output_of(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
-        command.args(arguments).current_dir(&self.directory).env_clear().output().unwrap()
+        command
+            .args(arguments)
+            .current_dir(&self.directory)
+            .env_clear()
+            .output()
+            .unwrap()
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
@@ -135,7 +171,10 @@ impl Service {
 
     /// Sends a signal, such as `-TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args([name, &self.process.id().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 

@@ -71,17 +71,26 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let [directory, rounds, new_per_round] = arguments.as_slice() else {
         return Err("usage: bench DIR ROUNDS NEW_PER_ROUND".into());
     };
-    let (directory, rounds, new_per_round) =
-        (PathBuf::from(directory), rounds.parse::<usize>()?, new_per_round.parse::<usize>()?);
+    let (directory, rounds, new_per_round) = (
+        PathBuf::from(directory),
+        rounds.parse::<usize>()?,
+        new_per_round.parse::<usize>()?,
+    );
 
     let stop = server::stop_signal()?;
     let clock = Arc::new(SystemClock::new());
     let entra = MockEntra::start(TcpListener::bind("127.0.0.1:0").await?, clock);
-    let (floor, rsa_floor) =
-        (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
-    let url = |listener: &TcpListener| Ok::<_, io::Error>(format!("http://{}", listener.local_addr()?));
+    let (floor, rsa_floor) = (
+        TcpListener::bind("127.0.0.1:0").await?,
+        TcpListener::bind("127.0.0.1:0").await?,
+    );
+    let url =
+        |listener: &TcpListener| Ok::<_, io::Error>(format!("http://{}", listener.local_addr()?));
 
-    let mut tokens = Tokens { entra: &entra, count: 0 };
+    let mut tokens = Tokens {
+        entra: &entra,
+        count: 0,
+    };
     let many = tokens.write(&directory.join("many.txt"), MANY)?;
     let new: Vec<_> = (1..=rounds)
         .map(|round| tokens.write(&directory.join(format!("new-{round}.txt")), new_per_round))
@@ -112,7 +121,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         None,
     );
     fs::write(directory.join("ready.json.tmp"), ready.to_string())?;
-    fs::rename(directory.join("ready.json.tmp"), directory.join("ready.json"))?;
+    fs::rename(
+        directory.join("ready.json.tmp"),
+        directory.join("ready.json"),
+    )?;
     let limits = server::Limits::new(config.max_connections);
     let routes = |check: MethodRouter<Tasks>| {
         let routes = Router::new()
@@ -133,12 +145,20 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn people() -> [(Organisation, Person); 4] {
-    [(CONTOSO, ADMIN), (CONTOSO, EDITOR), (FABRIKAM, ADMIN), (FABRIKAM, EDITOR)]
+    [
+        (CONTOSO, ADMIN),
+        (CONTOSO, EDITOR),
+        (FABRIKAM, ADMIN),
+        (FABRIKAM, EDITOR),
+    ]
 }
 
 fn named_token(entra: &MockEntra, organisation: Organisation, person: Person) -> (String, Value) {
     let token = entra.v1(organisation, person).sign();
-    (format!("{}/{}", organisation.name, person.name), token.into())
+    (
+        format!("{}/{}", organisation.name, person.name),
+        token.into(),
+    )
 }
 
 /// Good tokens of contoso's editor, each another one.
@@ -152,7 +172,10 @@ impl Tokens<'_> {
         let mut file = BufWriter::new(File::create(path)?);
         for _ in 0..count {
             self.count += 1;
-            let token = self.entra.v1(CONTOSO, EDITOR).with("uti", format!("token-{}", self.count));
+            let token = self
+                .entra
+                .v1(CONTOSO, EDITOR)
+                .with("uti", format!("token-{}", self.count));
             writeln!(file, "{}", token.sign())?;
         }
         file.flush()?;
@@ -196,16 +219,23 @@ fn seconds_of_one_verification(entra: &MockEntra) -> f64 {
 
 fn owner() -> Owner {
     let parse = "the stand-in's ids are GUIDs";
-    Owner { tenant: CONTOSO.tenant.parse().expect(parse), user: EDITOR.oid(CONTOSO).parse().expect(parse) }
+    Owner {
+        tenant: CONTOSO.tenant.parse().expect(parse),
+        user: EDITOR.oid(CONTOSO).parse().expect(parse),
+    }
 }
 
 async fn list(State(tasks): State<Tasks>, page: Page) -> Response {
     let Owner { tenant, user } = owner();
-    list_response(tasks, tenant, Reach::User(user), page).await.expect("memory answers")
+    list_response(tasks, tenant, Reach::User(user), page)
+        .await
+        .expect("memory answers")
 }
 
 async fn list_if_signed(tasks: State<Tasks>, headers: HeaderMap, page: Page) -> Response {
-    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let value = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     match value.and_then(|value| value.strip_prefix("Bearer ")) {
         Some(token) if is_signed(token) => list(tasks, page).await,
         Some(_) | None => StatusCode::UNAUTHORIZED.into_response(),
@@ -219,7 +249,10 @@ struct Create {
 
 async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>) -> Json<Value> {
     let title = Title::parse(title).expect("a good title");
-    let new = NewTask { title, owner_name: EDITOR.full_name().to_owned() };
+    let new = NewTask {
+        title,
+        owner_name: EDITOR.full_name().to_owned(),
+    };
     let task = tasks.insert(owner(), new).await.expect("memory answers");
     Json(json!({ "id": task.id }))
 }

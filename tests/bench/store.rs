@@ -39,8 +39,10 @@ async fn main() {
 /// A store of so many tasks in all, of so many tenants with so many users each.
 async fn measure(tasks: usize, tenants: usize, users: usize) {
     let store = Tasks::in_memory(usize::MAX);
-    let owner =
-        |number: usize| Owner { tenant: tenant(number % tenants), user: user(number / tenants % users) };
+    let owner = |number: usize| Owner {
+        tenant: tenant(number % tenants),
+        user: user(number / tenants % users),
+    };
     for number in 0..tasks {
         insert(&store, owner(number)).await;
     }
@@ -48,35 +50,68 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
     // Somewhere else each time, as random as need be: a large stride around the ids there are.
     let place = |turn: usize| (turn * 7_919_317) % tasks;
     let id = |turn: usize| -> TaskId {
-        (place(turn) / tenants % per_tenant + 1).to_string().parse().expect("an id")
+        (place(turn) / tenants % per_tenant + 1)
+            .to_string()
+            .parse()
+            .expect("an id")
     };
-    let ids: Vec<_> = (0..TIMES).map(|turn| (owner(place(turn)), id(turn))).collect();
+    let ids: Vec<_> = (0..TIMES)
+        .map(|turn| (owner(place(turn)), id(turn)))
+        .collect();
 
     let create = time(async |turn| insert(&store, owner(place(turn))).await).await;
     let page = time(async |turn| {
         let (owner, after) = ids[turn];
-        let page = Page { after: Some(after), limit: Some(10) };
-        black_box(store.list(owner.tenant, Reach::Tenant, page).await.expect("memory answers"));
+        let page = Page {
+            after: Some(after),
+            limit: Some(10),
+        };
+        black_box(
+            store
+                .list(owner.tenant, Reach::Tenant, page)
+                .await
+                .expect("memory answers"),
+        );
     })
     .await;
     let patch = time(async |turn| {
         let (owner, id) = ids[turn];
-        let update = TaskUpdate { title: None, completed: Some(true) };
-        black_box(store.update(owner.tenant, Reach::Tenant, id, update).await.expect("memory answers"));
+        let update = TaskUpdate {
+            title: None,
+            completed: Some(true),
+        };
+        black_box(
+            store
+                .update(owner.tenant, Reach::Tenant, id, update)
+                .await
+                .expect("memory answers"),
+        );
     })
     .await;
     let delete = time(async |turn| {
         let (owner, id) = ids[turn];
-        store.remove(owner.tenant, id).await.expect("memory answers");
+        store
+            .remove(owner.tenant, id)
+            .await
+            .expect("memory answers");
     })
     .await;
-    println!("{tasks:>9} {tenants:>9} {users:>9} {create:>8.2} {page:>8.2} {patch:>8.2} {delete:>8.2}");
+    println!(
+        "{tasks:>9} {tenants:>9} {users:>9} {create:>8.2} {page:>8.2} {patch:>8.2} {delete:>8.2}"
+    );
 }
 
 async fn insert(store: &Tasks, owner: Owner) {
-    let title = Title::parse("A title of forty characters, no more: ok".to_owned()).expect("a good title");
+    let title =
+        Title::parse("A title of forty characters, no more: ok".to_owned()).expect("a good title");
     store
-        .insert(owner, NewTask { title, owner_name: "Edgar Editor".to_owned() })
+        .insert(
+            owner,
+            NewTask {
+                title,
+                owner_name: "Edgar Editor".to_owned(),
+            },
+        )
         .await
         .expect("memory answers");
 }
@@ -93,9 +128,13 @@ async fn time(operation: impl AsyncFn(usize)) -> f64 {
 }
 
 fn tenant(number: usize) -> TenantId {
-    format!("{number:08x}-0000-4000-8000-000000000000").parse().expect("a GUID")
+    format!("{number:08x}-0000-4000-8000-000000000000")
+        .parse()
+        .expect("a GUID")
 }
 
 fn user(number: usize) -> UserId {
-    format!("00000000-0000-4000-8000-{number:012x}").parse().expect("a GUID")
+    format!("00000000-0000-4000-8000-{number:012x}")
+        .parse()
+        .expect("a GUID")
 }

@@ -11,7 +11,9 @@ use tenant_tasks::auth::fuzzing::merge_keys;
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 
 fuzz_target!(|data: &[u8]| {
-    let Some((held, refused)) = merge_keys(data, TENANT.parse().unwrap()) else { return };
+    let Some((held, refused)) = merge_keys(data, TENANT.parse().unwrap()) else {
+        return;
+    };
     let document: Value = serde_json::from_slice(data).unwrap();
     let keys = document["keys"].as_array().unwrap();
     assert!(keys.len() <= 100 && held >= 1 && held + refused <= keys.len());
@@ -28,8 +30,11 @@ fn is_usable(key: &Value) -> bool {
         && (key["alg"].is_null() || text("alg") == Some("RS256"))
         && text("kid").is_some_and(|kid| (1..=128).contains(&kid.chars().count()))
         && text("issuer").is_some_and(|issuer| issuers.iter().any(|known| known == issuer))
-        && (key["cloud_instance_name"].is_null() || text("cloud_instance_name").is_some_and(is_public_cloud))
-        && text("n").and_then(bits).is_some_and(|bits| (2048..=8192).contains(&bits))
+        && (key["cloud_instance_name"].is_null()
+            || text("cloud_instance_name").is_some_and(is_public_cloud))
+        && text("n")
+            .and_then(bits)
+            .is_some_and(|bits| (2048..=8192).contains(&bits))
         && text("e").and_then(bits).is_some()
 }
 

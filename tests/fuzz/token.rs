@@ -29,7 +29,9 @@ fuzz_target!(|data: &[u8]| {
 
 fn check(unverified_jwt: &str) {
     let scope = Some("access_as_user");
-    if let Ok(principal) = accept_as_if_signed(unverified_jwt, CLIENT_ID, scope, Duration::from_secs(NOW)) {
+    if let Ok(principal) =
+        accept_as_if_signed(unverified_jwt, CLIENT_ID, scope, Duration::from_secs(NOW))
+    {
         check_accepted(unverified_jwt, &principal);
     }
 }
@@ -58,7 +60,10 @@ fn check_accepted(token: &str, principal: &Principal) {
     };
     assert_eq!(claims["iss"], issuer);
     let audience = claims["aud"].as_str().unwrap();
-    assert_eq!(audience.strip_prefix("api://").unwrap_or(audience), CLIENT_ID.to_string());
+    assert_eq!(
+        audience.strip_prefix("api://").unwrap_or(audience),
+        CLIENT_ID.to_string()
+    );
     let now = NOW as f64;
     assert!(claims["exp"].as_f64().unwrap() > now - 60.0);
     assert!(claims["nbf"].as_f64().unwrap() <= now + 60.0);
@@ -66,7 +71,13 @@ fn check_accepted(token: &str, principal: &Principal) {
 
     let oid = principal.owner().user.to_string();
     assert!(claims["oid"].as_str().unwrap().eq_ignore_ascii_case(&oid));
-    assert!(claims["scp"].as_str().unwrap().split(' ').any(|scope| scope == "access_as_user"));
+    assert!(
+        claims["scp"]
+            .as_str()
+            .unwrap()
+            .split(' ')
+            .any(|scope| scope == "access_as_user")
+    );
     assert_ne!(claims["idtyp"], "app");
     if let Some(roles) = claims.get("roles") {
         assert!(roles.as_array().unwrap().iter().all(Value::is_string));

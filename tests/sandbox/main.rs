@@ -50,12 +50,28 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     );
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
-    let state = AppState { verifier: Arc::clone(&verifier), tasks };
+    let state = AppState {
+        verifier: Arc::clone(&verifier),
+        tasks,
+    };
     let app = routes::router(state, &config.allowed_origins, config.docs.as_ref(), None);
 
-    println!("{}", tour(&format!("http://{}", listener.local_addr()?), &entra.authority));
+    println!(
+        "{}",
+        tour(
+            &format!("http://{}", listener.local_addr()?),
+            &entra.authority
+        )
+    );
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
-    server::serve(listener, app, server::Limits::new(config.max_connections), Arc::default(), stop).await;
+    server::serve(
+        listener,
+        app,
+        server::Limits::new(config.max_connections),
+        Arc::default(),
+        stop,
+    )
+    .await;
     Ok(())
 }
 
@@ -64,7 +80,10 @@ fn settings(entra: &MockEntra) -> Variables {
         ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
         ("AZURE_AUTHORITY_HOST".to_owned(), entra.authority.clone()),
         ("AZURE_SPA_CLIENT_ID".to_owned(), SPA_CLIENT_ID.to_owned()),
-        ("ALLOWED_TENANT_IDS".to_owned(), format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant)),
+        (
+            "ALLOWED_TENANT_IDS".to_owned(),
+            format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant),
+        ),
     ]);
     for name in ["RUST_LOG", "LOG_FORMAT"] {
         settings.extend(variable(name).map(|value| (name.to_owned(), value)));
@@ -74,14 +93,23 @@ fn settings(entra: &MockEntra) -> Variables {
 
 async fn listen(variable_name: &str, default: &str) -> Result<TcpListener, String> {
     let port = variable(variable_name).unwrap_or_else(|| default.to_owned());
-    let port: u16 = port.parse().map_err(|_| format!("{variable_name} must be a port"))?;
-    TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
-        format!("cannot listen on 127.0.0.1:{port}: {error}; {variable_name} chooses another port")
-    })
+    let port: u16 = port
+        .parse()
+        .map_err(|_| format!("{variable_name} must be a port"))?;
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| {
+            format!(
+                "cannot listen on 127.0.0.1:{port}: {error}; {variable_name} chooses another port"
+            )
+        })
 }
 
 fn variable(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "the sandbox has two settings of its own")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the sandbox has two settings of its own"
+    )]
     env::var(name).ok()
 }
 

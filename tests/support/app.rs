@@ -74,20 +74,35 @@ impl TestApp {
     }
 
     /// The same with other bounds for its connections.
-    pub async fn start_within(changes: &[(&str, &str)], change: impl FnOnce(&mut server::Limits)) -> Self {
+    pub async fn start_within(
+        changes: &[(&str, &str)],
+        change: impl FnOnce(&mut server::Limits),
+    ) -> Self {
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
         let mut settings = settings(&entra.authority, changes);
-        let database = if ON_POSTGRES { Some(Database::create().await) } else { None };
+        let database = if ON_POSTGRES {
+            Some(Database::create().await)
+        } else {
+            None
+        };
         if let Some(database) = &database {
-            settings.entry("DATABASE_URL".to_owned()).or_insert_with(|| database.url());
+            settings
+                .entry("DATABASE_URL".to_owned())
+                .or_insert_with(|| database.url());
         }
         let config = Config::parse(&settings).expect("good settings");
         let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
         let verifier = Arc::new(verifier);
         let (requests, timings) = (RequestMetrics::default(), Timings::default());
-        let tasks = Tasks::open(&config.store).await.expect("a store").timed(timings.clone());
-        let state = AppState { verifier: Arc::clone(&verifier), tasks: tasks.clone() };
+        let tasks = Tasks::open(&config.store)
+            .await
+            .expect("a store")
+            .timed(timings.clone());
+        let state = AppState {
+            verifier: Arc::clone(&verifier),
+            tasks: tasks.clone(),
+        };
         let docs = config.docs.as_ref();
         let app = routes::router(state, &config.allowed_origins, docs, Some(requests.clone()));
         let mut limits = server::Limits::new(config.max_connections);
@@ -104,26 +119,52 @@ impl TestApp {
             are_settings_current: Box::new(|| true),
         };
         let metrics = metrics::router(&requests, &timings, watched);
-        tokio::spawn(server::serve(listener, app, limits, connections, std::future::pending()));
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { address, entra, clock, verifier, database, metrics, client }
+        tokio::spawn(server::serve(
+            listener,
+            app,
+            limits,
+            connections,
+            std::future::pending(),
+        ));
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        Self {
+            address,
+            entra,
+            clock,
+            verifier,
+            database,
+            metrics,
+            client,
+        }
     }
 
     /// A request as `curl` would send it; `body` goes as JSON.
-    pub async fn send(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
         let mut request = self.request(method, path);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
         }
         answer(request).await
     }
 
     /// A request built by hand.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.address))
+        self.client
+            .request(method, format!("{}{path}", self.address))
     }
 
     /// A request by a person with a good token.
@@ -145,7 +186,14 @@ impl TestApp {
 
     /// Creates a task and gives its id.
     pub async fn create(&self, who: (Organisation, Person), title: &str) -> u64 {
-        let answer = self.send_as(who, Method::POST, "/api/tasks", Some(json!({ "title": title }))).await;
+        let answer = self
+            .send_as(
+                who,
+                Method::POST,
+                "/api/tasks",
+                Some(json!({ "title": title })),
+            )
+            .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         answer.json()["id"].as_u64().expect("an id")
     }
@@ -156,7 +204,9 @@ impl TestApp {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let tasks = answer.json();
         let titles = tasks.as_array().expect("an array").iter();
-        titles.map(|task| task["title"].as_str().expect("a title").to_owned()).collect()
+        titles
+            .map(|task| task["title"].as_str().expect("a title").to_owned())
+            .collect()
     }
 }
 
@@ -167,11 +217,16 @@ impl Answer {
 
     /// The sentence of an error.
     pub fn detail(&self) -> String {
-        self.json()["detail"].as_str().expect("a detail that is a string").to_owned()
+        self.json()["detail"]
+            .as_str()
+            .expect("a detail that is a string")
+            .to_owned()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("a header of ASCII"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header of ASCII"))
     }
 }
 
@@ -209,7 +264,9 @@ pub fn settings(authority: &str, changes: &[(&str, &str)]) -> Variables {
         ("ALLOWED_TENANT_IDS", &allowed),
     ];
     let settings = settings.iter().chain(changes);
-    settings.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    settings
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Sends the request and reads the whole answer.
@@ -217,7 +274,11 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.text().await.expect("a body of text");
-    Answer { status, headers, body }
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }
 
 /// A listener on a free port of loopback.

@@ -68,8 +68,18 @@ impl MockEntra {
     pub fn start(listener: TcpListener, clock: Arc<dyn Clock>) -> Self {
         let address = listener.local_addr().expect("a bound listener");
         let tenants = ORGANISATIONS.map(|organisation| {
-            let keys = vec![SigningKey::first().jwk(), SigningKey::second().named("retired").jwk()];
-            (organisation.tenant.to_owned(), Tenant { keys, behaviour: Behaviour::Serve, fetches: 0 })
+            let keys = vec![
+                SigningKey::first().jwk(),
+                SigningKey::second().named("retired").jwk(),
+            ];
+            (
+                organisation.tenant.to_owned(),
+                Tenant {
+                    keys,
+                    behaviour: Behaviour::Serve,
+                    fetches: 0,
+                },
+            )
         });
         let entra = Self {
             authority: format!("http://{address}"),
@@ -101,7 +111,8 @@ impl MockEntra {
 
     /// How often the organisation's keys document has been asked for.
     pub fn fetches(&self, organisation: Organisation) -> usize {
-        self.with_tenant(organisation.tenant, |tenant| tenant.fetches).unwrap_or_default()
+        self.with_tenant(organisation.tenant, |tenant| tenant.fetches)
+            .unwrap_or_default()
     }
 
     /// How often any keys document has been asked for, of tenants that do not exist too.
@@ -135,7 +146,11 @@ impl MockEntra {
     }
 
     fn with_tenant<T>(&self, tenant: &str, act: impl FnOnce(&mut Tenant) -> T) -> Option<T> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).get_mut(tenant).map(act)
+        self.tenants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(tenant)
+            .map(act)
     }
 }
 
@@ -155,7 +170,9 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
     });
     match answer {
         Some((Behaviour::Serve, document)) => Json(document).into_response(),
-        Some((Behaviour::Fail(status), _)) => StatusCode::from_u16(status).expect("a status").into_response(),
+        Some((Behaviour::Fail(status), _)) => StatusCode::from_u16(status)
+            .expect("a status")
+            .into_response(),
         Some((Behaviour::Delay(delay), document)) => {
             tokio::time::sleep(delay).await;
             Json(document).into_response()
@@ -185,7 +202,9 @@ async fn token(
     Path((organisation, person)): Path<(String, String)>,
     Query(query): Query<TokenQuery>,
 ) -> Response {
-    let organisation = ORGANISATIONS.into_iter().find(|known| known.name == organisation);
+    let organisation = ORGANISATIONS
+        .into_iter()
+        .find(|known| known.name == organisation);
     let person = PEOPLE.into_iter().find(|known| known.name == person);
     let (Some(organisation), Some(person)) = (organisation, person) else {
         let names = |names: Vec<&str>| names.join(", ");

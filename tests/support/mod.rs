@@ -1,6 +1,9 @@
 //! What the tests and the sandbox are built from.
 
-#![expect(unreachable_pub, reason = "a library of two binaries, without a crate of its own")]
+#![expect(
+    unreachable_pub,
+    reason = "a library of two binaries, without a crate of its own"
+)]
 
 pub mod app;
 pub mod entra;

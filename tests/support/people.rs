@@ -16,13 +16,19 @@ pub struct Organisation {
     pub tenant: &'static str,
 }
 
-pub const CONTOSO: Organisation =
-    Organisation { name: "contoso", tenant: "11111111-1111-4111-8111-111111111111" };
-pub const FABRIKAM: Organisation =
-    Organisation { name: "fabrikam", tenant: "22222222-2222-4222-8222-222222222222" };
+pub const CONTOSO: Organisation = Organisation {
+    name: "contoso",
+    tenant: "11111111-1111-4111-8111-111111111111",
+};
+pub const FABRIKAM: Organisation = Organisation {
+    name: "fabrikam",
+    tenant: "22222222-2222-4222-8222-222222222222",
+};
 /// Exists, but is not on the allow-list.
-pub const NORTHWIND: Organisation =
-    Organisation { name: "northwind", tenant: "33333333-3333-4333-8333-333333333333" };
+pub const NORTHWIND: Organisation = Organisation {
+    name: "northwind",
+    tenant: "33333333-3333-4333-8333-333333333333",
+};
 
 pub const ORGANISATIONS: [Organisation; 3] = [CONTOSO, FABRIKAM, NORTHWIND];
 
@@ -41,11 +47,30 @@ pub struct Person {
     number: u8,
 }
 
-pub const ADMIN: Person = Person { name: "admin", full_name: "Ada Admin", roles: &["Admin"], number: 1 };
-pub const EDITOR: Person =
-    Person { name: "editor", full_name: "Edgar Editor", roles: &["Editor"], number: 2 };
-pub const READER: Person = Person { name: "reader", full_name: "Rita Reader", roles: &["Reader"], number: 3 };
-pub const NOROLE: Person = Person { name: "norole", full_name: "Noor Norole", roles: &[], number: 4 };
+pub const ADMIN: Person = Person {
+    name: "admin",
+    full_name: "Ada Admin",
+    roles: &["Admin"],
+    number: 1,
+};
+pub const EDITOR: Person = Person {
+    name: "editor",
+    full_name: "Edgar Editor",
+    roles: &["Editor"],
+    number: 2,
+};
+pub const READER: Person = Person {
+    name: "reader",
+    full_name: "Rita Reader",
+    roles: &["Reader"],
+    number: 3,
+};
+pub const NOROLE: Person = Person {
+    name: "norole",
+    full_name: "Noor Norole",
+    roles: &[],
+    number: 4,
+};
 
 pub const PEOPLE: [Person; 4] = [ADMIN, EDITOR, READER, NOROLE];
 
@@ -57,7 +82,10 @@ impl Person {
 
     /// Their `sub`: pairwise, another one for each app.
     pub fn sub(self, organisation: Organisation) -> String {
-        format!("{}-{}-pairwise-subject-of-this-app", organisation.name, self.name)
+        format!(
+            "{}-{}-pairwise-subject-of-this-app",
+            organisation.name, self.name
+        )
     }
 
     /// Their sign-in name.

@@ -34,7 +34,10 @@ const PREFIX: &str = "tenant_tasks_test_";
 
 /// The server of this run, if one can be had.
 static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the service")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a setting of the tests, not of the service"
+    )]
     let url = env::var("TEST_DATABASE_URL").ok();
     let url = match url {
         Some(url) => url,
@@ -62,7 +65,9 @@ impl Database {
     pub async fn create() -> Self {
         let server = server();
         let schema = format!("test_{}", server.schemas.fetch_add(1, Ordering::SeqCst));
-        server.execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {}", *NAME)).await;
+        server
+            .execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {}", *NAME))
+            .await;
         Self { schema }
     }
 
@@ -99,13 +104,20 @@ impl Database {
 
     /// Does something as the one who may do anything, in this schema.
     pub async fn execute_as_superuser(&self, sql: &str) {
-        server().execute(&format!("SET search_path = {}; {sql}; RESET search_path", self.schema)).await;
+        server()
+            .execute(&format!(
+                "SET search_path = {}; {sql}; RESET search_path",
+                self.schema
+            ))
+            .await;
     }
 }
 
 /// A connection without TLS.
 pub async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("a connection");
     tokio::spawn(connection);
     client
 }
@@ -149,27 +161,44 @@ fn leave_out() -> ! {
 ///
 /// Where everything must be tested.
 pub fn say_left_out(what: &str) {
-    assert!(env::var_os("TESTS_MUST_BE_COMPLETE").is_none(), "left out: {what}");
+    assert!(
+        env::var_os("TESTS_MUST_BE_COMPLETE").is_none(),
+        "left out: {what}"
+    );
     let written = io::stderr().write_all(format!("\nleft out: {what}.\n").as_bytes());
     written.expect("standard error");
 }
 
 impl Server {
     fn new(url: &str) -> Self {
-        let config: Config = url.parse().expect("TEST_DATABASE_URL must be a URL of PostgreSQL's");
+        let config: Config = url
+            .parse()
+            .expect("TEST_DATABASE_URL must be a URL of PostgreSQL's");
         let (statements, mut received) = mpsc::unbounded_channel::<(String, oneshot::Sender<_>)>();
         let admin = config.clone();
         thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async {
                 let client = set_up(admin).await;
                 while let Some((sql, done)) = received.recv().await {
                     // Whoever asked may be gone.
-                    let _ = done.send(client.batch_execute(&sql).await.map_err(|error| format!("{error:?}")));
+                    let _ = done.send(
+                        client
+                            .batch_execute(&sql)
+                            .await
+                            .map_err(|error| format!("{error:?}")),
+                    );
                 }
             });
         });
-        Self { config, statements, schemas: AtomicUsize::new(0) }
+        Self {
+            config,
+            statements,
+            schemas: AtomicUsize::new(0),
+        }
     }
 
     fn address(&self) -> (String, u16) {
@@ -178,34 +207,57 @@ impl Server {
             [Host::Unix(directory), ..] => directory.to_str().expect("a path of UTF-8").to_owned(),
             [] => panic!("TEST_DATABASE_URL must name a host"),
         };
-        (host, self.config.get_ports().first().copied().unwrap_or(5432))
+        (
+            host,
+            self.config.get_ports().first().copied().unwrap_or(5432),
+        )
     }
 
     async fn execute(&self, sql: &str) {
         let (done, is_done) = oneshot::channel();
-        self.statements.send((sql.to_owned(), done)).expect("its thread lives");
-        is_done.await.expect("its thread lives").unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.statements
+            .send((sql.to_owned(), done))
+            .expect("its thread lives");
+        is_done
+            .await
+            .expect("its thread lives")
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 }
 
 /// Makes the run's role and database, and removes those of runs that are over.
 async fn set_up(mut config: Config) -> Client {
     let connect = async |config: &Config| {
-        let (client, connection) = config.connect(NoTls).await.expect("a connection as administrator");
+        let (client, connection) = config
+            .connect(NoTls)
+            .await
+            .expect("a connection as administrator");
         tokio::spawn(connection);
         client
     };
     let client = connect(&config).await;
     let gone = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT EXISTS \
                 (SELECT FROM pg_stat_activity WHERE pg_stat_activity.datname = pg_database.datname)";
-    for row in client.query(gone, &[&PREFIX]).await.expect("a list of databases") {
+    for row in client
+        .query(gone, &[&PREFIX])
+        .await
+        .expect("a list of databases")
+    {
         let name: String = row.get(0);
         // A run that starts at the same time may have been faster.
-        let _ = client.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).await;
-        let roles =
-            client.query("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)", &[&name]).await;
+        let _ = client
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {name}"))
+            .await;
+        let roles = client
+            .query(
+                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1)",
+                &[&name],
+            )
+            .await;
         for role in roles.expect("a list of roles") {
-            let _ = client.batch_execute(&format!("DROP ROLE IF EXISTS {}", role.get::<_, String>(0))).await;
+            let _ = client
+                .batch_execute(&format!("DROP ROLE IF EXISTS {}", role.get::<_, String>(0)))
+                .await;
         }
     }
     let name = &*NAME;
@@ -213,7 +265,10 @@ async fn set_up(mut config: Config) -> Client {
         format!("CREATE ROLE {name} LOGIN PASSWORD '{name}' NOSUPERUSER NOBYPASSRLS"),
         format!("CREATE DATABASE {name} OWNER {name}"),
     ] {
-        client.batch_execute(&sql).await.expect("TEST_DATABASE_URL may create roles and databases");
+        client
+            .batch_execute(&sql)
+            .await
+            .expect("TEST_DATABASE_URL may create roles and databases");
     }
     connect(config.dbname(name)).await
 }
@@ -235,7 +290,11 @@ impl ThrowAway {
     /// The same with settings of its own, and with files that are first put into its folder.
     pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let programs = programs()?;
-        let folder = tempfile::Builder::new().prefix("postgres-").tempdir().expect("a folder").keep();
+        let folder = tempfile::Builder::new()
+            .prefix("postgres-")
+            .tempdir()
+            .expect("a folder")
+            .keep();
         // The keeper starts the server again when it crashes. It stops it and removes the folder when its standard
         // input ends: when this process does, however that comes about.
         let script = r#"
@@ -257,20 +316,40 @@ impl ThrowAway {
         std::fs::write(folder.join("password"), "postgres").expect("a file");
         let mut command = Command::new("sh");
         let settings = prepare(&folder);
-        let port =
-            settings.iter().find_map(|setting| setting.strip_prefix("port=")).unwrap_or("5432").to_owned();
+        let port = settings
+            .iter()
+            .find_map(|setting| setting.strip_prefix("port="))
+            .unwrap_or("5432")
+            .to_owned();
         let settings = format!("-c {}", settings.join(" -c "));
-        command.args(["-c", script, "sh"]).arg(&programs).arg(&folder).arg(settings).current_dir(&folder);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command
+            .args(["-c", script, "sh"])
+            .arg(&programs)
+            .arg(&folder)
+            .arg(settings)
+            .current_dir(&folder);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         if let Some((user, group)) = someone_else() {
-            let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|file| file.path());
+            let files = std::fs::read_dir(&folder)
+                .expect("a folder")
+                .flatten()
+                .map(|file| file.path());
             for path in files.chain([folder.clone()]) {
                 chown(path, Some(user), Some(group)).expect("a folder of theirs");
             }
             command.uid(user).gid(group);
         }
         let keeper = command.spawn().expect("sh");
-        let server = Self { folder, programs, port, keeper };
+        let server = Self {
+            folder,
+            programs,
+            port,
+            keeper,
+        };
         server.await_start();
         Some(server)
     }
@@ -278,9 +357,16 @@ impl ThrowAway {
     /// What `pg_ctl stop -m immediate` does: no goodbye to anybody, and nothing written down. It starts again
     /// by itself, and recovers.
     pub fn crash(&self) {
-        let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("a running server");
+        let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))
+            .expect("a running server");
         let pid = pid.lines().next().expect("a process id");
-        assert!(Command::new("kill").args(["-QUIT", pid]).status().expect("kill").success());
+        assert!(
+            Command::new("kill")
+                .args(["-QUIT", pid])
+                .status()
+                .expect("kill")
+                .success()
+        );
     }
 
     fn await_start(&self) {
@@ -291,12 +377,20 @@ impl ThrowAway {
         let begun = Instant::now();
         let is_ready = || {
             let mut pg_isready = Command::new(self.programs.join("pg_isready"));
-            pg_isready.arg("--quiet").arg("--host").arg(&self.folder).args(["--port", &self.port]);
+            pg_isready
+                .arg("--quiet")
+                .arg("--host")
+                .arg(&self.folder)
+                .args(["--port", &self.port]);
             pg_isready.status().is_ok_and(|status| status.success())
         };
         while !is_ready() {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "PostgreSQL did not start: {}", log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "PostgreSQL did not start: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -318,15 +412,23 @@ impl ThrowAway {
 /// The folder of PostgreSQL's server programs, which Debian keeps out of `PATH`.
 fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
     versions.sort_by_key(|folder| {
-        let version = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        let version = folder
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
         version.and_then(|version| version.parse::<u32>().ok())
     });
     // In PATH there may be links to a few of them.
     let initdb = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
-    let initdb = env::split_paths(&path).chain(versions.into_iter().rev()).find_map(initdb)?;
+    let initdb = env::split_paths(&path)
+        .chain(versions.into_iter().rev())
+        .find_map(initdb)?;
     initdb.parent().map(Path::to_owned)
 }
 
@@ -334,10 +436,16 @@ fn programs() -> Option<PathBuf> {
 fn someone_else() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id").args(arguments).output().ok()?;
-        String::from_utf8(output.stdout).ok()?.trim().parse::<u32>().ok()
+        String::from_utf8(output.stdout)
+            .ok()?
+            .trim()
+            .parse::<u32>()
+            .ok()
     };
     if id(&["-u"])? != 0 {
         return None;
     }
-    ["postgres", "nobody"].into_iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
+    ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
 }

@@ -66,7 +66,9 @@ async fn carry(
         return Ok(());
     }
     match upstream {
-        Upstream::Socket(path) => both_ways(client, UnixStream::connect(path).await?, forecast).await,
+        Upstream::Socket(path) => {
+            both_ways(client, UnixStream::connect(path).await?, forecast).await
+        }
         Upstream::Address(host, port) => {
             both_ways(client, TcpStream::connect((host, port)).await?, forecast).await
         }

@@ -45,15 +45,29 @@ struct SignIn {
 
 /// The endpoints a browser and its app use, under the names that Entra gives them.
 pub(super) fn router(entra: MockEntra) -> Router {
-    let sign_in = SignIn { entra, grants: Arc::default() };
+    let sign_in = SignIn {
+        entra,
+        grants: Arc::default(),
+    };
     // What people name when they sign in is not their tenant but `organizations`.
     Router::new()
-        .route("/{tenant}/v2.0/.well-known/openid-configuration", get(configuration))
+        .route(
+            "/{tenant}/v2.0/.well-known/openid-configuration",
+            get(configuration),
+        )
         .route("/{tenant}/oauth2/v2.0/authorize", get(authorize))
-        .route("/{tenant}/oauth2/v2.0/authorize/{organisation}/{person}", get(choose))
+        .route(
+            "/{tenant}/oauth2/v2.0/authorize/{organisation}/{person}",
+            get(choose),
+        )
         .route("/{tenant}/oauth2/v2.0/token", post(token))
         .route("/{tenant}/oauth2/v2.0/logout", get(logout))
-        .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any))
+        .layer(
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods(Any)
+                .allow_headers(Any),
+        )
         .with_state(sign_in)
 }
 
@@ -77,11 +91,16 @@ async fn authorize(Path(tenant): Path<String>, Query(request): Query<Parameters>
     if let Err(problem) = check(&request) {
         return (StatusCode::BAD_REQUEST, problem).into_response();
     }
-    let fields = request.iter().fold(String::new(), |mut fields, (name, value)| {
-        let (name, value) = (escaped(name), escaped(value));
-        let _ = write!(fields, r#"<input type="hidden" name="{name}" value="{value}">"#);
-        fields
-    });
+    let fields = request
+        .iter()
+        .fold(String::new(), |mut fields, (name, value)| {
+            let (name, value) = (escaped(name), escaped(value));
+            let _ = write!(
+                fields,
+                r#"<input type="hidden" name="{name}" value="{value}">"#
+            );
+            fields
+        });
     let mut page = String::from(PAGE_START);
     for organisation in ORGANISATIONS {
         let _ = write!(page, "<h2>{}</h2>", organisation.name);
@@ -119,7 +138,9 @@ async fn choose(
     Path((_, organisation, person)): Path<(String, String, String)>,
     Query(request): Query<Parameters>,
 ) -> Response {
-    let organisation = ORGANISATIONS.into_iter().find(|known| known.name == organisation);
+    let organisation = ORGANISATIONS
+        .into_iter()
+        .find(|known| known.name == organisation);
     let person = PEOPLE.into_iter().find(|known| known.name == person);
     let (Some(organisation), Some(person)) = (organisation, person) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -129,11 +150,21 @@ async fn choose(
         Err(problem) => return (StatusCode::BAD_REQUEST, problem).into_response(),
     };
     let state = request.get("state").cloned().unwrap_or_default();
-    let is_fragment = request.get("response_mode").is_some_and(|mode| mode == "fragment");
-    let code = sign_in.remember(Grant { organisation, person, request });
+    let is_fragment = request
+        .get("response_mode")
+        .is_some_and(|mode| mode == "fragment");
+    let code = sign_in.remember(Grant {
+        organisation,
+        person,
+        request,
+    });
     let client_info = client_info(organisation, person);
     let answer = form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([("code", &code), ("client_info", &client_info), ("state", &state)])
+        .extend_pairs([
+            ("code", &code),
+            ("client_info", &client_info),
+            ("state", &state),
+        ])
         .finish();
     if is_fragment {
         address.set_fragment(Some(&answer));
@@ -157,29 +188,42 @@ fn check(request: &Parameters) -> Result<Url, &'static str> {
     }
     let address = parameter("redirect_uri").and_then(|address| Url::parse(address).ok());
     let is_ours = |address: &Url| matches!(address.host_str(), Some("localhost" | "127.0.0.1"));
-    address.filter(is_ours).ok_or("AADSTS50011: the redirect URI is not one of this machine's\n")
+    address
+        .filter(is_ours)
+        .ok_or("AADSTS50011: the redirect URI is not one of this machine's\n")
 }
 
 /// A code with its verifier, or a refresh token, for tokens.
 async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
-    let form: Parameters = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let form: Parameters = form_urlencoded::parse(body.as_bytes())
+        .into_owned()
+        .collect();
     let value = |name: &str| form.get(name).map_or("", String::as_str);
     let grant = match value("grant_type") {
         "authorization_code" => sign_in.take(value("code")).filter(|grant| {
-            let challenge = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, value("code_verifier").as_bytes()));
+            let challenge =
+                BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, value("code_verifier").as_bytes()));
             grant.request.get("code_challenge") == Some(&challenge)
-                && grant.request.get("redirect_uri").map(String::as_str) == Some(value("redirect_uri"))
+                && grant.request.get("redirect_uri").map(String::as_str)
+                    == Some(value("redirect_uri"))
         }),
         "refresh_token" => sign_in.take(value("refresh_token")),
         _ => None,
     };
     let Some(grant) = grant else {
-        let problem =
-            json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is not valid" });
+        let problem = json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is not valid" });
         return (StatusCode::BAD_REQUEST, Json(problem)).into_response();
     };
-    let Grant { organisation, person, .. } = grant;
-    let mut id_token = sign_in.entra.v2(organisation, person).with("aud", SPA_CLIENT_ID).without("scp");
+    let Grant {
+        organisation,
+        person,
+        ..
+    } = grant;
+    let mut id_token = sign_in
+        .entra
+        .v2(organisation, person)
+        .with("aud", SPA_CLIENT_ID)
+        .without("scp");
     if let Some(nonce) = grant.request.get("nonce") {
         id_token = id_token.with("nonce", nonce.as_str());
     }
@@ -213,15 +257,23 @@ fn client_info(organisation: Organisation, person: Person) -> String {
 impl SignIn {
     fn remember(&self, grant: Grant) -> String {
         let code = uuid::Uuid::new_v4().to_string();
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).insert(code.clone(), grant);
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(code.clone(), grant);
         code
     }
 
     fn take(&self, code: &str) -> Option<Grant> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(code)
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(code)
     }
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
+    text.replace('&', "&amp;")
+        .replace('"', "&quot;")
+        .replace('<', "&lt;")
 }

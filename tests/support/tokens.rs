@@ -24,8 +24,9 @@ pub struct SigningKey {
 }
 
 /// Made once for a process: a key pair takes longer to make than most tests to run.
-static PAIRS: LazyLock<[RsaKeyPair; 3]> =
-    LazyLock::new(|| [KeySize::Rsa2048; 3].map(|size| RsaKeyPair::generate(size).expect("a key pair")));
+static PAIRS: LazyLock<[RsaKeyPair; 3]> = LazyLock::new(|| {
+    [KeySize::Rsa2048; 3].map(|size| RsaKeyPair::generate(size).expect("a key pair"))
+});
 
 impl SigningKey {
     /// The key all organisations publish unless told otherwise.
@@ -45,14 +46,20 @@ impl SigningKey {
 
     /// The same key under another key id.
     pub fn named(self, key_id: &str) -> Self {
-        Self { key_id: key_id.to_owned(), ..self }
+        Self {
+            key_id: key_id.to_owned(),
+            ..self
+        }
     }
 
     fn number(index: usize) -> Self {
         let pair = &PAIRS[index];
         // Entra's key ids are the base64url of a certificate's 20-byte thumbprint.
         let thumbprint = digest(&SHA256, pair.public_key().as_ref());
-        Self { pair, key_id: encode(&thumbprint.as_ref()[..20]) }
+        Self {
+            pair,
+            key_id: encode(&thumbprint.as_ref()[..20]),
+        }
     }
 
     /// The public half, as Entra publishes it: no `alg`, and the issuer with a placeholder.
@@ -77,7 +84,12 @@ impl SigningKey {
     fn sign(&self, message: &str, padding: &'static dyn RsaEncoding) -> Vec<u8> {
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
-            .sign(padding, &SystemRandom::new(), message.as_bytes(), &mut signature)
+            .sign(
+                padding,
+                &SystemRandom::new(),
+                message.as_bytes(),
+                &mut signature,
+            )
             .expect("a signature");
         signature
     }
@@ -96,7 +108,10 @@ impl Token {
     pub fn v1(organisation: Organisation, person: Person, now: u64) -> Self {
         Self::new(organisation, person, now)
             .with("ver", "1.0")
-            .with("iss", format!("https://sts.windows.net/{}/", organisation.tenant))
+            .with(
+                "iss",
+                format!("https://sts.windows.net/{}/", organisation.tenant),
+            )
             .with("aud", format!("api://{API_CLIENT_ID}"))
             .with("acr", "1")
             .with("amr", json!(["pwd", "mfa"]))
@@ -120,20 +135,24 @@ impl Token {
 
     fn new(organisation: Organisation, person: Person, now: u64) -> Self {
         let key = SigningKey::first();
-        let mut token = Self { header: Map::new(), claims: Map::new(), key }
-            .with_header("typ", "JWT")
-            .with_header("alg", "RS256")
-            .with("tid", organisation.tenant)
-            .with("oid", person.oid(organisation))
-            .with("sub", person.sub(organisation))
-            .with("name", person.full_name())
-            .with("scp", "access_as_user")
-            .with("iat", now)
-            .with("nbf", now)
-            .with("exp", now + LIFETIME)
-            .with("aio", "AXQAi/8TAAAA")
-            .with("rh", "0.AAAA")
-            .with("uti", "u0000000000000000000AA");
+        let mut token = Self {
+            header: Map::new(),
+            claims: Map::new(),
+            key,
+        }
+        .with_header("typ", "JWT")
+        .with_header("alg", "RS256")
+        .with("tid", organisation.tenant)
+        .with("oid", person.oid(organisation))
+        .with("sub", person.sub(organisation))
+        .with("name", person.full_name())
+        .with("scp", "access_as_user")
+        .with("iat", now)
+        .with("nbf", now)
+        .with("exp", now + LIFETIME)
+        .with("aio", "AXQAi/8TAAAA")
+        .with("rh", "0.AAAA")
+        .with("uti", "u0000000000000000000AA");
         if let Some(roles) = person.roles_claim() {
             token = token.with("roles", roles);
         }
@@ -168,7 +187,8 @@ impl Token {
     pub fn signed_by(mut self, key: SigningKey) -> Self {
         self.key = key;
         let key_id = self.key.key_id.clone();
-        self.with_header("kid", key_id.clone()).with_header("x5t", key_id)
+        self.with_header("kid", key_id.clone())
+            .with_header("x5t", key_id)
     }
 
     /// The token, signed with RS256 whatever its header says.
@@ -187,7 +207,10 @@ impl Token {
     pub fn sign_with_hmac(&self, secret: &[u8]) -> String {
         let message = message(&self.header_text(), &self.claims_text());
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
-        format!("{message}.{}", encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()).as_ref()))
+        format!(
+            "{message}.{}",
+            encode(aws_lc_rs::hmac::sign(&key, message.as_bytes()).as_ref())
+        )
     }
 
     /// The token with a signature that costs nothing to make, and is none.
@@ -212,7 +235,11 @@ impl Token {
 }
 
 fn message(header: &str, claims: &str) -> String {
-    format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()))
+    format!(
+        "{}.{}",
+        encode(header.as_bytes()),
+        encode(claims.as_bytes())
+    )
 }
 
 fn encode(bytes: &[u8]) -> String {

@@ -56,7 +56,9 @@ impl FromStr for Database {
             return Err(DatabaseUrlError::Malformed);
         }
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
-        let mut parameters: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let mut parameters: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
         let mut ssl_mode = parameters.remove("sslmode");
         let mut root_certificates = parameters.remove("sslrootcert");
         if root_certificates.as_deref() == Some("system") {
@@ -68,18 +70,23 @@ impl FromStr for Database {
             root_certificates = None;
         }
         // Tasks are written, too: of several servers only the primary will do.
-        parameters.entry("target_session_attrs".to_owned()).or_insert_with(|| "read-write".to_owned());
+        parameters
+            .entry("target_session_attrs".to_owned())
+            .or_insert_with(|| "read-write".to_owned());
 
-        let rest = form_urlencoded::Serializer::new(String::new()).extend_pairs(&parameters).finish();
+        let rest = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&parameters)
+            .finish();
         // It takes %20 for a space, not +.
         let url = format!("{address}?{}", rest.replace('+', "%20"));
-        let mut config: tokio_postgres::Config = url.parse().map_err(|_| DatabaseUrlError::Malformed)?;
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|_| DatabaseUrlError::Malformed)?;
         if config.get_hosts().is_empty() || config.get_user().is_none_or(str::is_empty) {
             return Err(DatabaseUrlError::Incomplete);
         }
 
-        let is_local =
-            config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
+        let is_local = config.get_hosts().iter().all(is_local)
+            && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
         let (mode, trust) = match ssl_mode.as_deref() {
             Some("disable") => (SslMode::Disable, Trust::Anyone),
             Some("prefer") => (SslMode::Prefer, Trust::Anyone),
@@ -90,7 +97,10 @@ impl FromStr for Database {
             Some(_) => return Err(DatabaseUrlError::SslMode),
         };
         let tls = tls::client_config(trust, root_certificates.as_deref())?;
-        config.ssl_mode(mode).connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(LOST_AFTER);
+        config
+            .ssl_mode(mode)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(LOST_AFTER);
         if config.get_application_name().is_none() {
             config.application_name("tenant-tasks");
         }
@@ -136,8 +146,14 @@ mod tests {
             ("10.0.0.1", SslMode::Require),
             ("localhost,db.example:5433", SslMode::Require),
             ("localhost.example", SslMode::Require),
-            ("localhost/tasks?hostaddr=10.0.0.1&dbname=", SslMode::Require),
-            ("localhost/tasks?sslrootcert=system&dbname=", SslMode::Require),
+            (
+                "localhost/tasks?hostaddr=10.0.0.1&dbname=",
+                SslMode::Require,
+            ),
+            (
+                "localhost/tasks?sslrootcert=system&dbname=",
+                SslMode::Require,
+            ),
         ] {
             let database: Database = format!("postgres://me@{hosts}/tasks").parse().expect(hosts);
             assert_eq!(database.config.get_ssl_mode(), mode, "{hosts}");
@@ -146,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let database: Database = "postgres://me:s3cret@localhost/tasks".parse().expect("a URL");
+        let database: Database = "postgres://me:s3cret@localhost/tasks"
+            .parse()
+            .expect("a URL");
         assert!(!format!("{database:?}").contains("s3cret"));
     }
 }

@@ -35,7 +35,9 @@ impl DatabaseError {
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(refusal) if !is_passing(refusal.code()) => Self::Refused(Box::new(refusal.clone())),
+            Some(refusal) if !is_passing(refusal.code()) => {
+                Self::Refused(Box::new(refusal.clone()))
+            }
             Some(_) | None => Self::Unreachable(error.into()),
         }
     }
@@ -59,7 +61,10 @@ impl From<DatabaseError> for StoreError {
 /// What went wrong, and why: the outermost error alone would say "error connecting to server".
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Whether this may be over on a new connection: a broken connection (class 08), no room (53), a server that

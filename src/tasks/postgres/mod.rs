@@ -66,8 +66,16 @@ const COUNT_DOWN: &str = "\
 const REMOVE: &str = "DELETE FROM tasks WHERE tenant_id = $1 AND id = $2";
 
 /// What every connection prepares once.
-const STATEMENTS: [&str; 8] =
-    [LIST_OF_TENANT, LIST_OF_USER, TAKE_ID, INSERT, UPDATE, LOCK_TENANT, COUNT_DOWN, REMOVE];
+const STATEMENTS: [&str; 8] = [
+    LIST_OF_TENANT,
+    LIST_OF_USER,
+    TAKE_ID,
+    INSERT,
+    UPDATE,
+    LOCK_TENANT,
+    COUNT_DOWN,
+    REMOVE,
+];
 
 const COMMIT: &str = "COMMIT";
 
@@ -133,7 +141,9 @@ impl PostgresTasks {
     pub(super) async fn readiness(self: &Arc<Self>) -> Result<(), StoreError> {
         // Spawned: a prober that hangs up must not make the next one ask again.
         let probe = tokio::spawn(Self::probe(Arc::clone(self)));
-        probe.await.map_err(|error| StoreError::Unavailable(error.into()))?
+        probe
+            .await
+            .map_err(|error| StoreError::Unavailable(error.into()))?
     }
 
     async fn probe(self: Arc<Self>) -> Result<(), StoreError> {
@@ -141,7 +151,8 @@ impl PostgresTasks {
         if let Some((at, was_there)) = *probe
             && at.elapsed() < PROBE_MAX_AGE
         {
-            let gone = || StoreError::Unavailable("the database did not answer a moment ago".into());
+            let gone =
+                || StoreError::Unavailable("the database did not answer a moment ago".into());
             return was_there.then_some(()).ok_or_else(gone);
         }
         let ask = async |client: &ClientWrapper| client.batch_execute("SELECT 1").await;
@@ -161,16 +172,27 @@ impl PostgresTasks {
         let limit = page.limit.unwrap_or(usize::MAX);
         // One more than asked for tells whether there are more.
         let read = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = self.connections.exchange(tenant, async |client| match reach {
-            Reach::Tenant => in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await,
-            Reach::User(user) => {
-                let user = Uuid::from(user);
-                in_tenant(client, tenant, LIST_OF_USER, &[&tid, &after, &read, &user]).await
-            }
-        });
+        let rows = self
+            .connections
+            .exchange(tenant, async |client| match reach {
+                Reach::Tenant => {
+                    in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await
+                }
+                Reach::User(user) => {
+                    let user = Uuid::from(user);
+                    in_tenant(client, tenant, LIST_OF_USER, &[&tid, &after, &read, &user]).await
+                }
+            });
         let rows = rows.await?;
-        let tasks = rows.iter().take(limit).map(|row| Arc::new(task(tenant, row))).collect();
-        Ok(Listing { tasks, more: rows.len() > limit })
+        let tasks = rows
+            .iter()
+            .take(limit)
+            .map(|row| Arc::new(task(tenant, row)))
+            .collect();
+        Ok(Listing {
+            tasks,
+            more: rows.len() > limit,
+        })
     }
 
     pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
@@ -179,11 +201,16 @@ impl PostgresTasks {
         let owner_name = owner_name.replace('\0', "");
         let (tid, user) = (Uuid::from(owner.tenant), Uuid::from(owner.user));
         let row = self.connections.exchange(owner.tenant, async |client| {
-            let (take_id, insert) =
-                try_join(client.prepare_cached(TAKE_ID), client.prepare_cached(INSERT)).await?;
+            let (take_id, insert) = try_join(
+                client.prepare_cached(TAKE_ID),
+                client.prepare_cached(INSERT),
+            )
+            .await?;
             let (begin, title) = (begin(owner.tenant), title.as_str());
-            let (id, task): (Parameters, Parameters) =
-                (&[&tid, &self.max_per_tenant], &[&tid, &user, &owner_name, &title]);
+            let (id, task): (Parameters, Parameters) = (
+                &[&tid, &self.max_per_tenant],
+                &[&tid, &user, &owner_name, &title],
+            );
             let (opened, counted, inserted, committed) = join4(
                 client.batch_execute(&begin),
                 client.execute(&take_id, id),
@@ -201,11 +228,17 @@ impl PostgresTasks {
         match row.await {
             Ok(row) => {
                 let (id, owner_name) = (id(&row), owner_name.into());
-                Ok(Arc::new(Task { id, owner, owner_name, title, completed: false }))
+                Ok(Arc::new(Task {
+                    id,
+                    owner,
+                    owner_name,
+                    title,
+                    completed: false,
+                }))
             }
-            Err(error) if error.violates(FULL) => {
-                Err(StoreError::Full { max: usize::try_from(self.max_per_tenant).unwrap_or(usize::MAX) })
-            }
+            Err(error) if error.violates(FULL) => Err(StoreError::Full {
+                max: usize::try_from(self.max_per_tenant).unwrap_or(usize::MAX),
+            }),
             Err(error) => Err(error.into()),
         }
     }
@@ -224,7 +257,13 @@ impl PostgresTasks {
         };
         let title = update.title.as_ref().map(Title::as_str);
         let rows = self.connections.exchange(tenant, async |client| {
-            in_tenant(client, tenant, UPDATE, &[&tid, &id, &owner, &title, &update.completed]).await
+            in_tenant(
+                client,
+                tenant,
+                UPDATE,
+                &[&tid, &id, &owner, &title, &update.completed],
+            )
+            .await
         });
         Ok(rows.await?.first().map(|row| Arc::new(task(tenant, row))))
     }
@@ -233,8 +272,11 @@ impl PostgresTasks {
         let (tid, id) = (Uuid::from(tenant), i64::from(id));
         let removed = self.connections.exchange(tenant, async |client| {
             let lock = client.prepare_cached(LOCK_TENANT).await?;
-            let (count_down, remove) =
-                try_join(client.prepare_cached(COUNT_DOWN), client.prepare_cached(REMOVE)).await?;
+            let (count_down, remove) = try_join(
+                client.prepare_cached(COUNT_DOWN),
+                client.prepare_cached(REMOVE),
+            )
+            .await?;
             let begin = begin(tenant);
             let (of_tenant, of_task): (Parameters, Parameters) = (&[&tid], &[&tid, &id]);
             let (opened, locked, counted, removed, committed) = join5(
@@ -288,7 +330,10 @@ fn begin(tenant: TenantId) -> String {
 fn task(tenant: TenantId, row: &Row) -> Task {
     Task {
         id: id(row),
-        owner: Owner { tenant, user: UserId::from(row.get::<_, Uuid>("user_id")) },
+        owner: Owner {
+            tenant,
+            user: UserId::from(row.get::<_, Uuid>("user_id")),
+        },
         owner_name: row.get::<_, &str>("owner_name").into(),
         title: Title::from_store(row.get("title")),
         completed: row.get("completed"),
@@ -301,7 +346,9 @@ fn id(row: &Row) -> TaskId {
 
 impl fmt::Debug for PostgresTasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresTasks").field("connections", &self.connections).finish_non_exhaustive()
+        f.debug_struct("PostgresTasks")
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
     }
 }
 
@@ -312,8 +359,13 @@ mod tests {
     /// Whatever uses the connection next must not find the tenant still named.
     #[test]
     fn the_tenant_is_named_for_one_transaction_only() {
-        let tenant = "11111111-1111-4111-8111-111111111111".parse().expect("a GUID");
+        let tenant = "11111111-1111-4111-8111-111111111111"
+            .parse()
+            .expect("a GUID");
         assert!(begin(tenant).starts_with("BEGIN "));
-        assert!(begin(tenant).ends_with("; SET LOCAL app.tenant = '11111111-1111-4111-8111-111111111111'"));
+        assert!(
+            begin(tenant)
+                .ends_with("; SET LOCAL app.tenant = '11111111-1111-4111-8111-111111111111'")
+        );
     }
 }

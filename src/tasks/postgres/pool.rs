@@ -7,7 +7,8 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use dashmap::{DashMap, mapref::one::Ref};
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+    Timeouts,
 };
 use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -45,7 +46,9 @@ fn new(database: &Database, size: NonZeroUsize) -> Pool {
         database.config.clone(),
         MakeRustlsConnect::new(database.tls.clone()),
         // Whether it is still open is known without asking it.
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
     );
     Pool::builder(manager)
         .max_size(size.get())
@@ -62,7 +65,11 @@ fn new(database: &Database, size: NonZeroUsize) -> Pool {
             })
         }))
         .pre_recycle(Hook::sync_fn(|_, metrics| {
-            if metrics.age() < MAX_AGE { Ok(()) } else { Err(HookError::message("old")) }
+            if metrics.age() < MAX_AGE {
+                Ok(())
+            } else {
+                Err(HookError::message("old"))
+            }
         }))
         .build()
         .expect("a runtime is named")
@@ -71,8 +78,9 @@ fn new(database: &Database, size: NonZeroUsize) -> Pool {
 async fn set_up(client: &ClientWrapper) -> Result<(), DatabaseError> {
     // The server gives up too, and never holds a row for a replica that has vanished.
     let millis = STATEMENT_TIMEOUT.as_millis();
-    let limits =
-        format!("SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}");
+    let limits = format!(
+        "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"
+    );
     client.batch_execute(&limits).await?;
     schema::check_row_security(client).await?;
     for sql in STATEMENTS {
@@ -101,7 +109,11 @@ struct Share {
 
 impl Connections {
     pub(super) fn new(database: &Database, size: NonZeroUsize) -> Self {
-        Self { pool: new(database, size), share: size.get().div_ceil(2), shares: DashMap::new() }
+        Self {
+            pool: new(database, size),
+            share: size.get().div_ceil(2),
+            shares: DashMap::new(),
+        }
     }
 
     /// Has a connection for as long as it takes to get the tenant's answer.
@@ -117,8 +129,11 @@ impl Connections {
     ) -> Result<T, DatabaseError> {
         // Cloned out of the map, so that its shard is free while it is waited for.
         let share = Arc::clone(&*self.share_of(tenant));
-        let crowded =
-            || DatabaseError::Unreachable("too many requests of the tenant wait for a connection".into());
+        let crowded = || {
+            DatabaseError::Unreachable(
+                "too many requests of the tenant wait for a connection".into(),
+            )
+        };
         let _turn = share.queue.try_acquire().map_err(|_| crowded())?;
         let place = timeout(WAIT_TIMEOUT, share.connections.acquire()).await;
         let _place = place.map_err(|_| crowded())?;
@@ -132,11 +147,16 @@ impl Connections {
     ) -> Result<T, DatabaseError> {
         let status = self.pool.status();
         if status.waiting > status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
-            return Err(DatabaseError::Unreachable("too many requests wait for a connection".into()));
+            return Err(DatabaseError::Unreachable(
+                "too many requests wait for a connection".into(),
+            ));
         }
         let mut lent = Lent(Some(self.pool.get().await?));
         let asked = ask(lent.0.as_ref().expect("lent until the answer is there"));
-        let answer = in_time(EXCHANGE_TIMEOUT, async { asked.await.map_err(DatabaseError::from) }).await;
+        let answer = in_time(EXCHANGE_TIMEOUT, async {
+            asked.await.map_err(DatabaseError::from)
+        })
+        .await;
         if let (Some(connection), Err(DatabaseError::Unreachable(_))) = (lent.0.take(), &answer) {
             // It would fail whoever has it next.
             drop(Object::take(connection));
@@ -158,13 +178,18 @@ impl Connections {
             queue: Semaphore::new(self.share * WAITING_PER_CONNECTION),
             connections: Semaphore::new(self.share),
         };
-        self.shares.entry(tenant).or_insert_with(|| Arc::new(share())).downgrade()
+        self.shares
+            .entry(tenant)
+            .or_insert_with(|| Arc::new(share()))
+            .downgrade()
     }
 }
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("pool", &self.pool.status()).finish_non_exhaustive()
+        f.debug_struct("Connections")
+            .field("pool", &self.pool.status())
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,5 +215,7 @@ pub(super) async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, DatabaseError>>,
 ) -> Result<T, DatabaseError> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(DatabaseError::Unreachable("no answer in time".into())))
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(DatabaseError::Unreachable("no answer in time".into())))
 }

@@ -54,7 +54,9 @@ pub(super) async fn inspect(database: &Database) -> Result<usize, DatabaseError>
 
 /// Connects, as a role that is not above row security.
 async fn connect(database: &Database) -> Result<Client, DatabaseError> {
-    let connecting = database.config.connect(MakeRustlsConnect::new(database.tls.clone()));
+    let connecting = database
+        .config
+        .connect(MakeRustlsConnect::new(database.tls.clone()));
     let connecting = Box::pin(async { connecting.await.map_err(DatabaseError::from) });
     let (client, connection) = in_time(CONNECT_TIMEOUT, connecting).await?;
     // Ends with the client. What goes wrong with the connection, the client is told too.
@@ -70,7 +72,9 @@ pub(super) async fn prepare_later(database: Database) {
         sleep(wait).await;
         match prepare(&database).await {
             Ok(()) => break tracing::info!("the database is there"),
-            Err(error) => tracing::error!(%error, retry_in_s = wait.as_secs(), "tasks are unavailable"),
+            Err(error) => {
+                tracing::error!(%error, retry_in_s = wait.as_secs(), "tasks are unavailable")
+            }
         }
         wait = LAST_RETRY.min(wait * 2);
     }
@@ -128,7 +132,9 @@ async fn migrate(client: &Client) -> Result<(), DatabaseError> {
     let applied = applied(client).await?;
     for (step, sql) in (1_i32..).zip(STEPS).skip(applied) {
         client.batch_execute(sql).await?;
-        client.execute("INSERT INTO schema_steps (step) VALUES ($1)", &[&step]).await?;
+        client
+            .execute("INSERT INTO schema_steps (step) VALUES ($1)", &[&step])
+            .await?;
         tracing::info!(step, "database schema brought forward");
     }
     client.batch_execute("COMMIT").await?;

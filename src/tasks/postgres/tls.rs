@@ -30,24 +30,32 @@ pub(super) enum Trust {
 }
 
 /// Trusts the roots in the file, or those of this system.
-pub(super) fn client_config(trust: Trust, roots: Option<&str>) -> Result<ClientConfig, DatabaseUrlError> {
+pub(super) fn client_config(
+    trust: Trust,
+    roots: Option<&str>,
+) -> Result<ClientConfig, DatabaseUrlError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let signed: Option<Arc<dyn ServerCertVerifier>> = match (trust, roots) {
         (Trust::Anyone, _) => None,
         (Trust::AnyName | Trust::Name, Some(file)) => Some(
-            WebPkiServerVerifier::builder_with_provider(Arc::new(read_roots(file)?), Arc::clone(&provider))
-                .build()
-                .map_err(|_| DatabaseUrlError::RootCertificates)?,
+            WebPkiServerVerifier::builder_with_provider(
+                Arc::new(read_roots(file)?),
+                Arc::clone(&provider),
+            )
+            .build()
+            .map_err(|_| DatabaseUrlError::RootCertificates)?,
         ),
         (Trust::AnyName | Trust::Name, None) => Some(Arc::new(
-            Verifier::new(Arc::clone(&provider)).map_err(|_| DatabaseUrlError::SystemCertificates)?,
+            Verifier::new(Arc::clone(&provider))
+                .map_err(|_| DatabaseUrlError::SystemCertificates)?,
         )),
     };
     let verifier = match (trust, signed) {
         (Trust::Name, Some(signed)) => signed,
-        (Trust::Name | Trust::AnyName | Trust::Anyone, signed) => {
-            Arc::new(Lenient { signed, provider: Arc::clone(&provider) })
-        }
+        (Trust::Name | Trust::AnyName | Trust::Anyone, signed) => Arc::new(Lenient {
+            signed,
+            provider: Arc::clone(&provider),
+        }),
     };
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -59,9 +67,12 @@ pub(super) fn client_config(trust: Trust, roots: Option<&str>) -> Result<ClientC
 
 fn read_roots(file: &str) -> Result<RootCertStore, DatabaseUrlError> {
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|_| DatabaseUrlError::RootCertificates)?;
+    let certificates =
+        CertificateDer::pem_file_iter(file).map_err(|_| DatabaseUrlError::RootCertificates)?;
     for certificate in certificates {
-        let added = certificate.ok().and_then(|certificate| roots.add(certificate).ok());
+        let added = certificate
+            .ok()
+            .and_then(|certificate| roots.add(certificate).ok());
         added.ok_or(DatabaseUrlError::RootCertificates)?;
     }
     Ok(roots)
@@ -84,8 +95,11 @@ impl ServerCertVerifier for Lenient {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(signed) = &self.signed else { return Ok(ServerCertVerified::assertion()) };
-        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Some(signed) = &self.signed else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        {
             // Names are looked at last: everything else was right.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -115,6 +129,8 @@ impl ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -25,8 +25,12 @@ use tower_oauth2_resource_server::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let guard =
-        guard(&env::var("AUTHORITY")?, &env::var("CLIENT_ID")?, &env::var("ALLOWED_TENANT_IDS")?).await?;
+    let guard = guard(
+        &env::var("AUTHORITY")?,
+        &env::var("CLIENT_ID")?,
+        &env::var("ALLOWED_TENANT_IDS")?,
+    )
+    .await?;
     let app = Router::new()
         .route("/api/tasks", get(list).post(create))
         .route("/api/tasks/{id}", patch(update).delete(remove))
@@ -73,7 +77,9 @@ impl Claims {
     }
 
     fn has_one_of(&self, accepted: &[&str]) -> bool {
-        self.roles.iter().any(|role| accepted.contains(&role.as_str()))
+        self.roles
+            .iter()
+            .any(|role| accepted.contains(&role.as_str()))
     }
 
     /// Refuses whoever has none of these roles.
@@ -148,14 +154,18 @@ async fn list(
     let tenants = tenants.0.read().expect("no handler panics");
     let users = tenants.get(&claims.tid).map(|tenant| &tenant.users);
     if claims.is_admin() {
-        let everybodys = users
-            .into_iter()
-            .flatten()
-            .flat_map(|(owner_id, tasks)| tasks.values().map(move |task| OwnedTask { task, owner_id }));
+        let everybodys = users.into_iter().flatten().flat_map(|(owner_id, tasks)| {
+            tasks.values().map(move |task| OwnedTask { task, owner_id })
+        });
         return Ok(Json(everybodys.collect::<Vec<_>>()).into_response());
     }
     let own = users.and_then(|users| users.get(&claims.oid));
-    Ok(Json(own.into_iter().flat_map(BTreeMap::values).collect::<Vec<_>>()).into_response())
+    Ok(Json(
+        own.into_iter()
+            .flat_map(BTreeMap::values)
+            .collect::<Vec<_>>(),
+    )
+    .into_response())
 }
 
 async fn create(
@@ -167,9 +177,18 @@ async fn create(
     let mut tenants = tenants.0.write().expect("no handler panics");
     let tenant = tenants.entry(claims.tid.clone()).or_default();
     tenant.last_id += 1;
-    let task =
-        Task { id: tenant.last_id, title, completed: false, owner_name: claims.name, tenant_id: claims.tid };
-    tenant.users.entry(claims.oid).or_default().insert(task.id, task.clone());
+    let task = Task {
+        id: tenant.last_id,
+        title,
+        completed: false,
+        owner_name: claims.name,
+        tenant_id: claims.tid,
+    };
+    tenant
+        .users
+        .entry(claims.oid)
+        .or_default()
+        .insert(task.id, task.clone());
     Ok(Json(task))
 }
 
@@ -181,7 +200,11 @@ async fn update(
 ) -> Result<Json<Task>, Refusal> {
     claims.only(&["Admin", "Editor"])?;
     let mut tenants = tenants.0.write().expect("no handler panics");
-    let users = tenants.entry(claims.tid.clone()).or_default().users.iter_mut();
+    let users = tenants
+        .entry(claims.tid.clone())
+        .or_default()
+        .users
+        .iter_mut();
     let task = users
         .filter(|(user, _)| claims.is_admin() || **user == claims.oid)
         .find_map(|(_, tasks)| tasks.get_mut(&id))
