@@ -5,7 +5,7 @@ WORKDIR /build
 COPY . .
 ARG FEATURES=""
 RUN cargo build --locked --release --bin tenant-tasks --features "$FEATURES"
-RUN src/image.sh target/release/tenant-tasks /image
+RUN src/setup/image.sh target/release/tenant-tasks /image
 
 FROM scratch
 COPY --from=build /image /

@@ -4,8 +4,8 @@
 # Ours is what bears setup.sh's mark: a name alone proves nothing. What is gone already counts as done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=src/azure/registration.sh
-source src/azure/registration.sh
+# shellcheck source=src/setup/registration.sh
+source src/setup/registration.sh
 
 usage() {
   cat <<'USAGE'

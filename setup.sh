@@ -5,8 +5,8 @@
 # any interruption. .env comes last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=src/azure/registration.sh
-source src/azure/registration.sh
+# shellcheck source=src/setup/registration.sh
+source src/setup/registration.sh
 
 usage() {
   cat <<'USAGE'
@@ -157,11 +157,11 @@ connect() {
 
 missing_of_api() {
   jq -c --arg name "$API_NAME" --arg spa "$1" --arg gone "$GONE_SPA" --argjson ids "$ENTITLEMENTS" \
-    -f src/azure/api.jq <<<"$API"
+    -f src/setup/api.jq <<<"$API"
 }
 
 missing_of_spa() {
-  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --argjson ids "$ENTITLEMENTS" -f src/azure/spa.jq <<<"$SPA"
+  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --argjson ids "$ENTITLEMENTS" -f src/setup/spa.jq <<<"$SPA"
 }
 
 # create_application WHAT MARK BODY: by its mark, so that a second try makes no second one.

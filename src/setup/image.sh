@@ -2,7 +2,7 @@
 # Lays out a folder with a binary and all it needs, so that it runs with that folder for a root: its shared libraries
 # where the loader looks for them, the certificates this system trusts, a user without rights, and a place for .env.
 #
-#   src/image.sh BINARY FOLDER
+#   src/setup/image.sh BINARY FOLDER
 set -euo pipefail
 binary=$1 root=$2
 

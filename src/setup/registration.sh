@@ -4,10 +4,10 @@
 # An application of ours carries a mark in `uniqueName`, which Graph keeps unique and never changes; a test user
 # carries it in `department`. Nothing is taken for ours by its name. Both scripts source this file, and it the others.
 
-# shellcheck source=src/azure/graph.sh
-source src/azure/graph.sh
-# shellcheck source=src/azure/env_file.sh
-source src/azure/env_file.sh
+# shellcheck source=src/setup/graph.sh
+source src/setup/graph.sh
+# shellcheck source=src/setup/env_file.sh
+source src/setup/env_file.sh
 
 ROLES='Admin Editor Reader'
 
