@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use crate::{
     auth::{AuthError, InvalidToken, NotReady, Role},
     tasks::{
-        input::{FieldError, InputError, MAX_BODY_BYTES},
+        request::{FieldError, InputError, MAX_BODY_BYTES},
         store::StoreError,
     },
 };

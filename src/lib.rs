@@ -1,9 +1,9 @@
 //! A multi-tenant task API for people of any Microsoft Entra ID organisation.
 //!
 //! One request, top to bottom: [`routes`] names the handler; the handler's signature names
-//! a privilege, which makes [`auth`] prove the bearer token; [`tasks::input`] parses what was
+//! a privilege, which makes [`auth`] prove the bearer token; [`tasks::request`] parses what was
 //! sent; [`tasks::store`] keeps it, by tenant; and every failure on the way becomes an answer
-//! in [`error`]. Around all of it, [`observe`] keeps what the log and [`metrics`] tell of it.
+//! in [`error`]. Around all of it, [`telemetry`] keeps what the log and it tell of it.
 //!
 //! [`commands`] has what the binary can be told to do; to serve is one of them.
 //!
@@ -15,17 +15,10 @@ pub mod auth;
 pub mod clock;
 pub mod commands;
 pub mod config;
-pub mod env_file;
 pub mod error;
 pub mod ids;
-pub mod logging;
-pub mod metrics;
-pub mod observe;
 pub mod openapi;
-#[cfg(feature = "otlp")]
-pub mod otlp;
-pub mod reload;
 pub mod routes;
 pub mod server;
 pub mod tasks;
-pub mod trace_context;
+pub mod telemetry;

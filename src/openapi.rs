@@ -34,7 +34,7 @@ use crate::{
     routes,
     tasks::{
         Title, handlers,
-        input::{FieldError, MAX_PAGE},
+        request::{FieldError, MAX_PAGE},
     },
 };
 

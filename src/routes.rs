@@ -24,10 +24,12 @@ use crate::{
     auth::{Principal, Verifier},
     error::ApiError,
     ids::{TenantId, UserId},
-    observe::{REQUEST_ID, RequestMetrics, observe},
     openapi::{self, Docs, Refused, StoreRefused},
-    tasks::{handlers, input::MAX_BODY_BYTES, store::Tasks},
-    trace_context::{TRACEPARENT, TRACESTATE},
+    tasks::{handlers, request::MAX_BODY_BYTES, store::Tasks},
+    telemetry::{
+        request::{REQUEST_ID, RequestMetrics, observe},
+        trace_context::{TRACEPARENT, TRACESTATE},
+    },
 };
 
 /// How long a request may take from its last header to its answer. A second less than a stop

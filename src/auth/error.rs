@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::principal::Role;
+use crate::auth::principal::Role;
 use crate::ids::TenantId;
 
 /// Why a request has no principal, or its principal lacks a privilege.

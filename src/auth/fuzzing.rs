@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{
-    authority::Authority, claims::Expectations, error::AuthError, jwks::SigningKeys,
-    key_set::KeySet, principal::Principal, token::UnverifiedToken,
+use crate::auth::{
+    authority::Authority, error::AuthError, keys::jwks::SigningKeys, keys::set::KeySet,
+    principal::Principal, token::UnverifiedToken, token::claims::Expectations,
 };
 use crate::ids::TenantId;
 

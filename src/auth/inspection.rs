@@ -9,11 +9,11 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    caller::Caller,
+use crate::auth::{
     error::{AuthError, InvalidToken},
-    members::Members,
     principal::Principal,
+    request_log::Caller,
+    token::json::Members,
     token::{MAX_BYTES, UNSUPPORTED},
     verifier::Verifier,
 };

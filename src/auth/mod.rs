@@ -19,39 +19,28 @@
 //! Handlers see none of this. They name a privilege ([`Admin`], [`Editor`], [`Reader`], or
 //! [`Principal`] for anyone signed in), and are only called for a caller who has it.
 
-mod allowance;
-mod bearer;
-mod caller;
-mod claims;
+pub mod authority;
 mod error;
-mod fetch;
+mod extract;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod inspection;
-mod jwks;
-mod key_set;
-mod key_status;
-mod members;
-mod rates;
-mod schedule;
-mod tenant_keys;
-mod token;
-mod verified;
-
-pub mod authority;
 mod keys;
 pub mod principal;
+mod rate_limit;
+mod request_log;
 pub mod tenants;
+mod token;
 pub mod verifier;
 
 pub use authority::Authority;
-pub use caller::Caller;
 pub use error::{AuthError, InvalidToken};
-pub use fetch::{FetchError, fetch_keys};
 pub use inspection::Inspection;
-pub use jwks::KeyId;
-pub use key_status::{FetchCounts, KeyStatus};
+pub use keys::fetch::{FetchError, fetch_keys};
+pub use keys::jwks::KeyId;
+pub use keys::status::{FetchCounts, KeyStatus};
 pub use principal::{Admin, Editor, Principal, Reader, Role};
+pub use request_log::Caller;
 pub use tenants::{Access, Tenants};
-pub use verified::TokenCacheUse;
+pub use token::cache::TokenCacheUse;
 pub use verifier::{NotReady, Verifier};

@@ -10,7 +10,9 @@ use axum::{
     http::request::Parts,
 };
 
-use super::{bearer, caller::Caller, error::AuthError, token::SignedClaims, verifier::Verifier};
+use crate::auth::{
+    error::AuthError, extract, request_log::Caller, token::SignedClaims, verifier::Verifier,
+};
 use crate::ids::{Owner, Reach, TenantId, UserId};
 
 /// Where Entra may have put the person's sign-in name, best first.
@@ -200,7 +202,7 @@ where
             .get::<Caller>()
             .cloned()
             .unwrap_or_default();
-        let unverified_jwt = bearer::unverified_jwt(&parts.headers)?;
+        let unverified_jwt = extract::unverified_jwt(&parts.headers)?;
         let verifier = Arc::<Verifier>::from_ref(state);
         let principal = verifier.verify(unverified_jwt, &caller).await?;
         verifier.admit(&principal)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use uuid::uuid;
 
-use super::{error::InvalidToken, jwks::KeyId};
+use crate::auth::{error::InvalidToken, keys::jwks::KeyId};
 use crate::ids::TenantId;
 
 /// The tenant of personal Microsoft accounts. It is no organisation, so "any organisation"

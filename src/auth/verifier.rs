@@ -7,19 +7,19 @@ use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::{
+use crate::auth::{
     authority::Authority,
-    caller::Caller,
-    claims::Expectations,
     error::AuthError,
-    fetch::with_causes,
-    key_status::{FetchCounts, KeyStatus},
     keys::KeyCache,
+    keys::fetch::with_causes,
+    keys::status::{FetchCounts, KeyStatus},
     principal::Principal,
-    rates::TenantRates,
+    rate_limit::TenantRates,
+    request_log::Caller,
     tenants::Access,
     token::UnverifiedToken,
-    verified::{TokenCacheUse, TokenDigest, VerifiedToken, VerifiedTokens},
+    token::cache::{TokenCacheUse, TokenDigest, VerifiedToken, VerifiedTokens},
+    token::claims::Expectations,
 };
 use crate::{
     clock::Clock,

@@ -6,7 +6,7 @@ use super::Error;
 use crate::{
     auth,
     config::{self, Config},
-    tasks::postgres::Database,
+    tasks::store::postgres::Database,
 };
 
 pub(super) async fn check(directory: &Path) -> Result<bool, Error> {

@@ -8,14 +8,16 @@ use super::Error;
 use crate::{
     auth::Verifier,
     clock::SystemClock,
-    config::{self, Config},
-    logging::Log,
-    metrics::{self, Watched},
-    observe::RequestMetrics,
-    reload::Reloader,
+    config::{self, Config, reload::Reloader},
     routes::{self, AppState},
     server::{self, Limits, Tally},
-    tasks::{store::Tasks, timings::Timings},
+    tasks::store::Tasks,
+    telemetry::{
+        log::Log,
+        metrics::{self, Watched},
+        request::RequestMetrics,
+        store::Timings,
+    },
 };
 
 /// How many connections there may be to where the metrics are: Prometheus needs one.
@@ -29,7 +31,7 @@ pub(super) async fn serve(directory: &Path) -> Result<(), Error> {
     let exporter = config
         .otlp_endpoint
         .as_ref()
-        .map(crate::otlp::Exporter::new)
+        .map(crate::telemetry::otlp::Exporter::new)
         .transpose()?;
     let log = Log::start(
         config.log_filter,

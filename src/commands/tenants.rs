@@ -5,8 +5,10 @@ use std::{collections::BTreeSet, path::Path};
 use super::{Error, running::Running};
 use crate::{
     auth::Tenants,
-    config::{self, Config},
-    env_file::{EnvFile, VARIABLE},
+    config::{
+        self, Config,
+        env_file::{EnvFile, VARIABLE},
+    },
     ids::TenantId,
 };
 

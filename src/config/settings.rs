@@ -15,9 +15,9 @@ use super::{ConfigError, LogFormat, Variables};
 use crate::{
     auth::{Authority, KeyId, Tenants},
     ids::{TenantId, parse_guid},
-    tasks::{
+    tasks::store::{
+        DEFAULT_MAX_DATABASE_CONNECTIONS,
         postgres::{Database, DatabaseUrlError},
-        store::DEFAULT_MAX_DATABASE_CONNECTIONS,
     },
 };
 

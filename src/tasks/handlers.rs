@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::{
     NewTask, Page, TaskUpdate,
-    body::{TaskBody, list_response},
-    input::{CreateTask, TaskPath},
+    request::{CreateTask, TaskPath},
+    response::{TaskBody, list_response},
     store::Tasks,
 };
 use crate::{

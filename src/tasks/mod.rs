@@ -2,13 +2,10 @@
 //!
 //! A [`Title`] can only be made by parsing, so what the store holds is always valid.
 
-pub mod body;
 pub mod handlers;
-pub mod input;
-pub mod memory;
-pub mod postgres;
+pub mod request;
+pub mod response;
 pub mod store;
-pub mod timings;
 
 use std::sync::Arc;
 

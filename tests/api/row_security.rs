@@ -3,7 +3,7 @@
 
 use tenant_tasks::{
     config::Config,
-    tasks::{postgres::DatabaseError, store::Tasks},
+    tasks::store::{Tasks, postgres::DatabaseError},
 };
 use tokio_postgres::{Client, error::SqlState};
 

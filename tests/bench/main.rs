@@ -42,9 +42,9 @@ use tenant_tasks::{
     clock::SystemClock,
     config::{Config, Variables},
     ids::{Owner, Reach},
-    logging::Log,
     routes, server,
-    tasks::{NewTask, Page, Title, body::list_response, store::Tasks},
+    tasks::{NewTask, Page, Title, response::list_response, store::Tasks},
+    telemetry::log::Log,
 };
 use tokio::net::TcpListener;
 

@@ -17,10 +17,10 @@ use tenant_tasks::{
     auth::Verifier,
     clock::SystemClock,
     config::{Config, Variables},
-    logging::Log,
     routes::{self, AppState},
     server,
     tasks::store::Tasks,
+    telemetry::log::Log,
 };
 use tokio::net::TcpListener;
 

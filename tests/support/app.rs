@@ -17,11 +17,14 @@ use tenant_tasks::{
     auth::Verifier,
     clock::Clock,
     config::{Config, Variables},
-    metrics::{self, Watched},
-    observe::RequestMetrics,
     routes::{self, AppState},
     server::{self, Tally},
-    tasks::{store::Tasks, timings::Timings},
+    tasks::store::Tasks,
+    telemetry::{
+        metrics::{self, Watched},
+        request::RequestMetrics,
+        store::Timings,
+    },
 };
 use tokio::net::TcpListener;
 

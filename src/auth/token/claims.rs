@@ -8,21 +8,23 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{authority::Authority, error::InvalidToken, members::Members, token::SignedClaims};
+use crate::auth::{
+    authority::Authority, error::InvalidToken, token::SignedClaims, token::json::Members,
+};
 use crate::ids::{TenantId, UserId};
 
 /// How far the clocks of Entra and of this machine may differ.
 const LEEWAY: Duration = Duration::from_mins(1);
 
 /// The claims set of a token (RFC 7519, section 4).
-pub(super) struct Claims(Members);
+pub(crate) struct Claims(Members);
 
 /// What a token's claims are held against.
 ///
 /// The claims and their forms per version:
 /// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
 #[derive(Clone, Debug)]
-pub(super) struct Expectations {
+pub(crate) struct Expectations {
     authority: Authority,
     /// `api://{client id}`, the App ID URI.
     app_id_uri: String,
@@ -32,13 +34,13 @@ pub(super) struct Expectations {
 
 /// From `nbf` or `iat`, the later one, until just before `exp`: seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Validity {
+pub(crate) struct Validity {
     not_before: f64,
     expires: f64,
 }
 
 impl Expectations {
-    pub(super) fn new(authority: Authority, client_id: Uuid) -> Self {
+    pub(crate) fn new(authority: Authority, client_id: Uuid) -> Self {
         Self {
             authority,
             app_id_uri: format!("api://{client_id}"),
@@ -47,12 +49,12 @@ impl Expectations {
     }
 
     /// The audience of this API's tokens, in its longer form.
-    pub(super) fn app_id_uri(&self) -> &str {
+    pub(crate) fn app_id_uri(&self) -> &str {
         &self.app_id_uri
     }
 
     /// The issuer of a tenant's tokens of this version, and of the other one.
-    pub(super) fn issuers(&self, tenant: TenantId, version: &str) -> (String, String) {
+    pub(crate) fn issuers(&self, tenant: TenantId, version: &str) -> (String, String) {
         let (v1, v2) = (
             self.authority.v1_issuer(tenant),
             self.authority.v2_issuer(tenant),
@@ -65,7 +67,7 @@ impl Expectations {
     /// # Errors
     ///
     /// The first of these that is missing, of the wrong type or wrong.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         claims: &Claims,
         tenant: TenantId,
@@ -102,7 +104,7 @@ impl Expectations {
 
 impl Validity {
     /// Whether `now`, since the Unix epoch, lies within it or at most [`LEEWAY`] outside.
-    pub(super) fn includes(self, now: Duration) -> bool {
+    pub(crate) fn includes(self, now: Duration) -> bool {
         self.not_before <= (now + LEEWAY).as_secs_f64() && !Self::has_ended(self.expires, now)
     }
 
@@ -113,12 +115,12 @@ impl Validity {
 }
 
 impl Claims {
-    pub(super) fn new(members: Members) -> Self {
+    pub(crate) fn new(members: Members) -> Self {
         Self(members)
     }
 
     /// `tid`, the organisation the token was issued in.
-    pub(super) fn tenant(&self) -> Result<TenantId, InvalidToken> {
+    pub(crate) fn tenant(&self) -> Result<TenantId, InvalidToken> {
         match self.0.value("tid") {
             None | Some(Value::Null) => Err(InvalidToken::MissingTenant),
             Some(Value::String(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
@@ -138,7 +140,7 @@ impl Claims {
 /// Who the caller is, only signed claims say.
 impl SignedClaims {
     /// `oid`, the person within the tenant.
-    pub(super) fn user(&self) -> Result<UserId, InvalidToken> {
+    pub(crate) fn user(&self) -> Result<UserId, InvalidToken> {
         self.members()
             .string("oid")
             .and_then(|oid| oid.parse().ok())
@@ -146,7 +148,7 @@ impl SignedClaims {
     }
 
     /// `roles`: the app roles the tenant has assigned to the person; none if there is no such claim.
-    pub(super) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
+    pub(crate) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
         let Some(roles) = self.members().value("roles") else {
             return Ok(Vec::new());
         };
@@ -161,7 +163,7 @@ impl SignedClaims {
 
     /// `scp`: what the person lets the app do in their name, separated by spaces. Only tokens
     /// of people have it.
-    pub(super) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
+    pub(crate) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
         match self.members().value("scp") {
             Some(scopes) => scopes.as_str().map(Some).ok_or(InvalidToken::Claim("scp")),
             None => Ok(None),
@@ -169,12 +171,12 @@ impl SignedClaims {
     }
 
     /// Whether Entra says that this is an app's own token. Its silence proves nothing.
-    pub(super) fn is_app_only(&self) -> bool {
+    pub(crate) fn is_app_only(&self) -> bool {
         self.members().string("idtyp") == Some("app")
     }
 
     /// A claim that is shown to people and decides nothing; absent if it is empty or no string.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.members().string(name).filter(|text| !text.is_empty())
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::authority::Authority;
+use crate::auth::authority::Authority;
 use crate::ids::TenantId;
 
 /// The most keys a document may hold; Entra's hold 6 to 14.
@@ -26,22 +26,22 @@ const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 pub struct KeyId(Box<str>);
 
 /// A public key that a tenant's tokens are signed with.
-pub(super) struct SigningKey {
+pub(crate) struct SigningKey {
     modulus: Vec<u8>,
     decoding_key: DecodingKey,
 }
 
 /// The usable keys of a document, and why the others are not.
-pub(super) struct SigningKeys {
-    pub(super) keys: Vec<(KeyId, SigningKey)>,
-    pub(super) refused: Vec<RefusedKey>,
+pub(crate) struct SigningKeys {
+    pub(crate) keys: Vec<(KeyId, SigningKey)>,
+    pub(crate) refused: Vec<RefusedKey>,
     /// How many of the keys do not say whose they are: only a stand-in's may.
-    pub(super) without_issuer: usize,
+    pub(crate) without_issuer: usize,
 }
 
 /// Why a published key is not used.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub(super) enum RefusedKey {
+pub(crate) enum RefusedKey {
     /// Not an object with the members of a key, each of its type.
     #[error("not a key this service can read")]
     Malformed,
@@ -98,7 +98,7 @@ impl SigningKeys {
     /// # Errors
     ///
     /// [`BadDocument`] when not one key of it can be used.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         document: &[u8],
         authority: &Authority,
         tenant: TenantId,
@@ -144,18 +144,18 @@ impl KeyId {
     }
 
     /// Its length in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len()
     }
 }
 
 impl SigningKey {
-    pub(super) fn decoding_key(&self) -> &DecodingKey {
+    pub(crate) fn decoding_key(&self) -> &DecodingKey {
         &self.decoding_key
     }
 
     /// Whether this is the same key, not only one of the same name.
-    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.modulus == other.modulus
     }
 }
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn of_a_recorded_document_only_the_keys_of_personal_accounts_are_left_out() {
-        let excerpt = include_str!("../../tests/support/entra-keys-excerpt.json");
+        let excerpt = include_str!("../../../tests/support/entra-keys-excerpt.json");
         let document = serde_json::from_str(excerpt).unwrap();
         assert_eq!(ids_of_organisations(&document).len(), 2);
         assert_no_key_is_lost(&document);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_key_that_names_a_cloud_is_used_in_that_cloud_alone() {
-        let excerpt = include_str!("../../tests/support/entra-keys-excerpt.json");
+        let excerpt = include_str!("../../../tests/support/entra-keys-excerpt.json");
         let mut document: Value = serde_json::from_str(excerpt).unwrap();
         document["keys"][0]["cloud_instance_name"] = "microsoftonline.us".into();
         document["keys"][1]["cloud_instance_name"] = "microsoftonline.com".into();

@@ -13,12 +13,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::{request::RequestMetrics, store::Timings};
 use crate::{
     auth::{FetchCounts, Verifier},
     error::ApiError,
-    observe::RequestMetrics,
     server::Tally,
-    tasks::{store::Tasks, timings::Timings},
+    tasks::store::Tasks,
 };
 
 /// What is asked when somebody looks.

@@ -15,7 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     DatabaseError, STATEMENTS,
-    database::{CONNECT_TIMEOUT, Database},
+    config::{CONNECT_TIMEOUT, Database},
     schema,
 };
 use crate::ids::TenantId;

@@ -17,7 +17,7 @@ use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
-use crate::trace_context::{self, TRACEPARENT, TRACESTATE};
+use super::trace_context::{self, TRACEPARENT, TRACESTATE};
 
 /// Sends finished spans to a collector, in batches, from a thread of its own.
 #[derive(Debug)]

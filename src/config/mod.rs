@@ -3,6 +3,8 @@
 //! Nothing else reads the environment (but dotenvy, for a `$NAME` in the file). No error repeats a value: it might be a secret in
 //! the wrong place.
 
+pub mod env_file;
+pub mod reload;
 mod settings;
 
 use std::{

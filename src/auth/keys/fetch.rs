@@ -10,9 +10,9 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{
+use crate::auth::{
     authority::Authority,
-    jwks::{BadDocument, SigningKeys},
+    keys::jwks::{BadDocument, SigningKeys},
     tenants::Tenants,
     verifier::TlsUnavailable,
 };
@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 256 * 1024;
 const MAX_FETCHES: usize = 64;
 
 /// Where keys are fetched from.
-pub(super) struct KeySource {
+pub(crate) struct KeySource {
     turns: Semaphore,
     client: Client,
     authority: Authority,
@@ -73,7 +73,7 @@ pub async fn fetch_keys(
 
 impl FetchError {
     /// Whether this is how Entra answers for a tenant that does not exist.
-    pub(super) fn is_absent_tenant(&self) -> bool {
+    pub(crate) fn is_absent_tenant(&self) -> bool {
         matches!(
             self,
             Self::Status(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
@@ -85,7 +85,7 @@ impl KeySource {
     /// # Errors
     ///
     /// When the system offers no TLS.
-    pub(super) fn new(authority: Authority) -> reqwest::Result<Self> {
+    pub(crate) fn new(authority: Authority) -> reqwest::Result<Self> {
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
@@ -107,7 +107,7 @@ impl KeySource {
     /// # Errors
     ///
     /// [`FetchError`] for anything but a document with at least one usable key.
-    pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
+    pub(crate) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
         let _turn = timeout(TIMEOUT, self.turns.acquire())
             .await
             .map_err(|_| FetchError::NoTurn)?;
@@ -136,7 +136,7 @@ async fn read_body(mut response: Response) -> Result<Vec<u8>, FetchError> {
 }
 
 /// reqwest's own text stops before the cause an operator needs, such as "connection refused".
-pub(super) fn with_causes(error: &reqwest::Error) -> String {
+pub(crate) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

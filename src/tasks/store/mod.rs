@@ -3,17 +3,22 @@
 //! Every function that reads or changes a task takes the tenant, so none can reach across two. A closed enum
 //! rather than a trait object: tasks in memory are then one match and one function call away. Each is timed here.
 
+pub mod memory;
+pub mod postgres;
+
 use std::{num::NonZeroUsize, sync::Arc};
 
 use thiserror::Error;
 
-use super::{
-    NewTask, Page, Task, TaskUpdate,
+use self::{
     memory::MemoryTasks,
     postgres::{Database, DatabaseError, PostgresTasks},
-    timings::{Timings, timed},
 };
-use crate::ids::{Owner, Reach, TaskId, TenantId};
+use super::{NewTask, Page, Task, TaskUpdate};
+use crate::{
+    ids::{Owner, Reach, TaskId, TenantId},
+    telemetry::store::{Timings, timed},
+};
 
 /// The tasks of all tenants; cloning gives another handle to the same ones.
 #[derive(Clone, Debug)]

@@ -5,6 +5,13 @@
 //! strangers can name any tenant, so those nobody has yet proven to belong to have a small
 //! place of their own, few fetches between them, and push out only one another.
 
+pub(crate) mod fetch;
+pub(crate) mod jwks;
+mod schedule;
+pub(crate) mod set;
+pub(crate) mod status;
+mod tenant;
+
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
@@ -15,14 +22,14 @@ use dashmap::DashMap;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
-use super::{
-    allowance::{Allowance, Limit},
+use crate::auth::{
     authority::Authority,
     error::{AuthError, InvalidToken},
-    fetch::KeySource,
-    jwks::{KeyId, SigningKey},
-    key_status::{Counters, FetchCounts, FetchTally, KeyStatus},
-    tenant_keys::{Admission, Busy, Flight, NoKey, TenantKeys},
+    keys::fetch::KeySource,
+    keys::jwks::{KeyId, SigningKey},
+    keys::status::{Counters, FetchCounts, FetchTally, KeyStatus},
+    keys::tenant::{Admission, Busy, Flight, NoKey, TenantKeys},
+    rate_limit::{Allowance, Limit},
     tenants::Tenants,
 };
 use crate::{clock::Clock, ids::TenantId};
@@ -50,7 +57,7 @@ const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 const BUSY: Duration = Duration::from_secs(1);
 
 /// The signing keys of every tenant.
-pub(super) struct KeyCache {
+pub(crate) struct KeyCache {
     source: Arc<KeySource>,
     clock: Arc<dyn Clock>,
     /// The listed tenants; in open mode those of whom a token has been verified.
@@ -64,8 +71,8 @@ pub(super) struct KeyCache {
 }
 
 /// A signing key, and whose it is.
-pub(super) struct FoundKey {
-    pub(super) key: Arc<SigningKey>,
+pub(crate) struct FoundKey {
+    pub(crate) key: Arc<SigningKey>,
     keys: Arc<TenantKeys>,
 }
 
@@ -73,7 +80,7 @@ impl KeyCache {
     /// # Errors
     ///
     /// When the system offers no TLS.
-    pub(super) fn new(authority: Authority, clock: Arc<dyn Clock>) -> reqwest::Result<Self> {
+    pub(crate) fn new(authority: Authority, clock: Arc<dyn Clock>) -> reqwest::Result<Self> {
         Ok(Self {
             source: Arc::new(KeySource::new(authority)?),
             clock,
@@ -92,7 +99,7 @@ impl KeyCache {
     ///
     /// [`InvalidToken::UnknownKey`] if the tenant publishes no such key,
     /// [`AuthError::KeysUnavailable`] if that cannot be found out now.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         tenants: &Tenants,
         tenant: TenantId,
@@ -122,7 +129,7 @@ impl KeyCache {
     }
 
     /// The key if it is at hand and trusted; its tenant then counts as in use.
-    pub(super) fn held(&self, tenant: TenantId, key_id: &KeyId) -> Option<Arc<SigningKey>> {
+    pub(crate) fn held(&self, tenant: TenantId, key_id: &KeyId) -> Option<Arc<SigningKey>> {
         let keys = self.known.get(&tenant)?;
         let key = keys.held(key_id)?;
         keys.touch();
@@ -130,7 +137,7 @@ impl KeyCache {
     }
 
     /// A token has been verified with this key: in open mode its tenant is a stranger's no longer.
-    pub(super) fn confirm(&self, tenant: TenantId, found: FoundKey) {
+    pub(crate) fn confirm(&self, tenant: TenantId, found: FoundKey) {
         found.keys.touch();
         if !self.known.contains_key(&tenant) && self.known.len() < MAX_KNOWN_IN_OPEN_MODE {
             self.known.entry(tenant).or_insert(found.keys);
@@ -139,7 +146,7 @@ impl KeyCache {
 
     /// Starts the fetches that are due: first ones, hourly ones, and new tries after failures.
     /// Tenants that `tenants` no longer allow, or that nobody has come from for long, are forgotten.
-    pub(super) fn start_due_fetches(&self, tenants: &Tenants) -> Vec<Flight> {
+    pub(crate) fn start_due_fetches(&self, tenants: &Tenants) -> Vec<Flight> {
         let expected = tenants.expected();
         self.known.retain(|tenant, keys| {
             expected.contains(tenant) || (tenants.is_open() && keys.idle() < KNOWN_FOR)
@@ -160,12 +167,12 @@ impl KeyCache {
     }
 
     /// Whether the keys of any known tenant are at hand.
-    pub(super) fn is_any_usable(&self) -> bool {
+    pub(crate) fn is_any_usable(&self) -> bool {
         self.known.iter().any(|keys| keys.is_usable())
     }
 
     /// What is held of each tenant that is expected, and what was fetched for all others.
-    pub(super) fn status(&self, tenants: &Tenants) -> (Vec<KeyStatus>, FetchCounts) {
+    pub(crate) fn status(&self, tenants: &Tenants) -> (Vec<KeyStatus>, FetchCounts) {
         let expected = tenants.expected().iter();
         let known = expected.filter_map(|tenant| self.known.get(tenant).map(|keys| keys.status()));
         (known.collect(), self.others.counts())

@@ -6,7 +6,7 @@
 //! leave one half done. Every statement names one tenant in every table, so that a database distributed by
 //! tenant runs it on one shard.
 
-mod database;
+mod config;
 mod error;
 mod pool;
 mod schema;
@@ -22,12 +22,12 @@ use uuid::Uuid;
 
 use self::pool::Connections;
 pub use self::{
-    database::{Database, DatabaseUrlError},
+    config::{Database, DatabaseUrlError},
     error::DatabaseError,
 };
 use super::{
-    NewTask, Page, Task, TaskUpdate, Title,
-    store::{Listing, StoreError},
+    super::{NewTask, Page, Task, TaskUpdate, Title},
+    Listing, StoreError,
 };
 use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
 

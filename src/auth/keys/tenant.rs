@@ -11,12 +11,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{
-    fetch::{FetchError, KeySource},
-    jwks::{KeyId, RefusedKey, SigningKey, SigningKeys},
-    key_set::{Changes, KeySet, TRUST},
-    key_status::{FetchTally, KeyStatus},
-    schedule::Schedule,
+use crate::auth::{
+    keys::fetch::{FetchError, KeySource},
+    keys::jwks::{KeyId, RefusedKey, SigningKey, SigningKeys},
+    keys::schedule::Schedule,
+    keys::set::{Changes, KeySet, TRUST},
+    keys::status::{FetchTally, KeyStatus},
 };
 use crate::{clock::Clock, ids::TenantId};
 
@@ -24,7 +24,7 @@ use crate::{clock::Clock, ids::TenantId};
 const ABSENCE: Duration = Duration::from_mins(5);
 
 /// The keys of one tenant, with what is needed to fetch more.
-pub(super) struct TenantKeys {
+pub(crate) struct TenantKeys {
     tenant: TenantId,
     source: Arc<KeySource>,
     clock: Arc<dyn Clock>,
@@ -47,14 +47,14 @@ struct State {
 
 /// A fetch under way: the channel closes when its result is in place, or if it panics.
 #[derive(Clone)]
-pub(super) struct Flight(watch::Receiver<()>);
+pub(crate) struct Flight(watch::Receiver<()>);
 
 /// What lets a fetch start; whatever it holds is given back when the fetch has ended.
 #[expect(
     dead_code,
     reason = "permits are held for as long as the fetch takes, and never read"
 )]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// A caller of a known tenant: at once, however many others there are.
     Caller,
     /// A caller of a tenant nobody has proven to belong to.
@@ -65,11 +65,11 @@ pub(super) enum Admission {
 
 /// Too many other fetches are in the way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Busy;
+pub(crate) struct Busy;
 
 /// Why there is no key to check a token with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum NoKey {
+pub(crate) enum NoKey {
     /// The tenant publishes no key with this id, as far as may be found out.
     Unknown,
     /// That cannot be found out before this much time has passed.
@@ -77,7 +77,7 @@ pub(super) enum NoKey {
 }
 
 impl TenantKeys {
-    pub(super) fn new(
+    pub(crate) fn new(
         tenant: TenantId,
         source: Arc<KeySource>,
         clock: Arc<dyn Clock>,
@@ -99,7 +99,7 @@ impl TenantKeys {
     }
 
     /// The key if it is at hand.
-    pub(super) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
+    pub(crate) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
         self.held
             .load()
             .find(key_id, self.clock.monotonic())
@@ -107,22 +107,22 @@ impl TenantKeys {
     }
 
     /// A token has been verified with one of the keys.
-    pub(super) fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.last_used
             .store(self.clock.monotonic().as_secs(), Ordering::Relaxed);
     }
 
     /// Whether any key is at hand.
-    pub(super) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         self.held.load().is_usable(self.clock.monotonic())
     }
 
     /// The operator expects people of this tenant.
-    pub(super) fn expect(&self) {
+    pub(crate) fn expect(&self) {
         self.tally.expect();
     }
 
-    pub(super) fn status(&self) -> KeyStatus {
+    pub(crate) fn status(&self) -> KeyStatus {
         let (held, now) = (self.held.load(), self.clock.monotonic());
         KeyStatus {
             tenant: self.tenant,
@@ -133,7 +133,7 @@ impl TenantKeys {
     }
 
     /// For how long no token has been verified.
-    pub(super) fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         let last_used = Duration::from_secs(self.last_used.load(Ordering::Relaxed));
         self.clock.monotonic().saturating_sub(last_used)
     }
@@ -144,7 +144,7 @@ impl TenantKeys {
     /// # Errors
     ///
     /// [`Busy`] if the schedule allows it but `admit` does not.
-    pub(super) fn fetch_for_caller(
+    pub(crate) fn fetch_for_caller(
         self: &Arc<Self>,
         admit: impl FnOnce() -> Result<Admission, Busy>,
     ) -> Result<Option<Flight>, Busy> {
@@ -164,7 +164,7 @@ impl TenantKeys {
     }
 
     /// Starts the fetch that is due, if one is, none is under way and `admit` lets it.
-    pub(super) fn fetch_if_due(
+    pub(crate) fn fetch_if_due(
         self: &Arc<Self>,
         admit: impl FnOnce() -> Result<Admission, Busy>,
     ) -> Option<Flight> {
@@ -178,7 +178,7 @@ impl TenantKeys {
     }
 
     /// Why a key that is not at hand was not found, after whatever was fetched for it.
-    pub(super) fn why_not(&self) -> NoKey {
+    pub(crate) fn why_not(&self) -> NoKey {
         let now = self.clock.monotonic();
         let state = self.state();
         if state.is_absent && !state.schedule.is_due(now) {
@@ -310,7 +310,7 @@ impl State {
 
 impl Flight {
     /// Waits until the fetch has ended, however it ended.
-    pub(super) async fn landed(mut self) {
+    pub(crate) async fn landed(mut self) {
         // Nothing is ever sent: the error is that the sender is gone.
         let _ = self.0.changed().await;
     }

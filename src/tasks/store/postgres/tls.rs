@@ -16,7 +16,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use super::database::DatabaseUrlError;
+use super::config::DatabaseUrlError;
 
 /// Whose certificate will do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -40,7 +40,7 @@ impl Log {
     pub fn start(
         filter: EnvFilter,
         format: LogFormat,
-        #[cfg(feature = "otlp")] exporter: Option<&crate::otlp::Exporter>,
+        #[cfg(feature = "otlp")] exporter: Option<&super::otlp::Exporter>,
     ) -> Self {
         // Its debug lines hold what people wrote into their tasks.
         let filter = filter.add_directive("tokio_postgres=info".parse().expect("a directive"));
@@ -61,7 +61,7 @@ impl Log {
         #[cfg(feature = "otlp")]
         registry()
             .with(layer.with_filter(filter))
-            .with(exporter.map(crate::otlp::Exporter::layer))
+            .with(exporter.map(super::otlp::Exporter::layer))
             .init();
         Self {
             lines,

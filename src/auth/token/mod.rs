@@ -4,36 +4,40 @@
 //! [`UnverifiedToken::verify`] makes [`SignedClaims`] of it. `jwk`, `jku`, `x5u` and `x5c`
 //! are never looked at: a token does not choose the key it is checked with.
 
+pub(crate) mod cache;
+pub(crate) mod claims;
+pub(crate) mod json;
+
 use std::ops::Deref;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 
-use super::{
-    claims::Claims,
+use crate::auth::{
     error::InvalidToken,
-    jwks::{KeyId, SigningKey},
-    members::Members,
+    keys::jwks::{KeyId, SigningKey},
+    token::claims::Claims,
+    token::json::Members,
 };
 
 /// The longest token, in bytes. Entra's are 1 to 4 KiB, more with many groups.
-pub(super) const MAX_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
 
 /// Header parameters that change what a signature covers or how it is read
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516). Entra sends none of them.
-pub(super) const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+pub(crate) const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
 /// A token of the right shape. Nothing in it is to be believed yet.
-pub(super) struct UnverifiedToken<'a> {
+pub(crate) struct UnverifiedToken<'a> {
     /// The first two segments with the dot between them: what the signature covers.
     message: &'a str,
     signature: &'a str,
-    pub(super) unverified_key_id: KeyId,
-    pub(super) unverified_claims: Claims,
+    pub(crate) unverified_key_id: KeyId,
+    pub(crate) unverified_claims: Claims,
 }
 
 /// Claims that a tenant's signing key vouches for.
-pub(super) struct SignedClaims(Claims);
+pub(crate) struct SignedClaims(Claims);
 
 impl<'a> UnverifiedToken<'a> {
     /// Parses the compact serialisation (RFC 7515, section 7.1) in time that does not
@@ -42,7 +46,7 @@ impl<'a> UnverifiedToken<'a> {
     /// # Errors
     ///
     /// Why the text is not a token this service could accept from anyone.
-    pub(super) fn parse(unverified_jwt: &'a str) -> Result<Self, InvalidToken> {
+    pub(crate) fn parse(unverified_jwt: &'a str) -> Result<Self, InvalidToken> {
         if unverified_jwt.len() > MAX_BYTES {
             return Err(InvalidToken::TooLong);
         }
@@ -71,7 +75,7 @@ impl<'a> UnverifiedToken<'a> {
     /// # Errors
     ///
     /// [`InvalidToken::Signature`] if `key` did not sign these very bytes.
-    pub(super) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
+    pub(crate) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
         match crypto::verify(
             self.signature,
             self.message.as_bytes(),
@@ -86,7 +90,7 @@ impl<'a> UnverifiedToken<'a> {
 
 #[cfg(fuzzing)]
 impl UnverifiedToken<'_> {
-    pub(super) fn assume_signed(self) -> SignedClaims {
+    pub(crate) fn assume_signed(self) -> SignedClaims {
         SignedClaims(self.unverified_claims)
     }
 }

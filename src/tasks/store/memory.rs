@@ -13,8 +13,8 @@ use std::{
 use dashmap::DashMap;
 
 use super::{
-    NewTask, Page, Task, TaskUpdate,
-    store::{Listing, StoreError},
+    super::{NewTask, Page, Task, TaskUpdate},
+    Listing, StoreError,
 };
 use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
 

@@ -39,7 +39,7 @@ pub struct KeyStatus {
 
 /// The counters behind [`FetchCounts`]: a tenant's own.
 #[derive(Debug, Default)]
-pub(super) struct FetchTally {
+pub(crate) struct FetchTally {
     counters: Counters,
     /// Where the tenants that nobody expects are counted together, this one among them until it is expected.
     others: Option<Arc<Counters>>,
@@ -47,7 +47,7 @@ pub(super) struct FetchTally {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     succeeded: AtomicU64,
     failed: AtomicU64,
     suppressed: AtomicU64,
@@ -55,7 +55,7 @@ pub(super) struct Counters {
 }
 
 impl FetchTally {
-    pub(super) fn of_stranger(others: Arc<Counters>) -> Self {
+    pub(crate) fn of_stranger(others: Arc<Counters>) -> Self {
         Self {
             others: Some(others),
             ..Self::default()
@@ -63,11 +63,11 @@ impl FetchTally {
     }
 
     /// Its tenant is expected now: it no longer counts among the others.
-    pub(super) fn expect(&self) {
+    pub(crate) fn expect(&self) {
         self.is_expected.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn succeeded(&self, conflicts: usize) {
+    pub(crate) fn succeeded(&self, conflicts: usize) {
         self.count(|counters| &counters.succeeded, 1);
         self.count(
             |counters| &counters.conflicts,
@@ -75,15 +75,15 @@ impl FetchTally {
         );
     }
 
-    pub(super) fn failed(&self) {
+    pub(crate) fn failed(&self) {
         self.count(|counters| &counters.failed, 1);
     }
 
-    pub(super) fn suppressed(&self) {
+    pub(crate) fn suppressed(&self) {
         self.count(|counters| &counters.suppressed, 1);
     }
 
-    pub(super) fn counts(&self) -> FetchCounts {
+    pub(crate) fn counts(&self) -> FetchCounts {
         self.counters.counts()
     }
 
@@ -99,11 +99,11 @@ impl FetchTally {
 
 impl Counters {
     /// A fetch for a tenant that is not even remembered was not started.
-    pub(super) fn suppressed(&self) {
+    pub(crate) fn suppressed(&self) {
         self.suppressed.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn counts(&self) -> FetchCounts {
+    pub(crate) fn counts(&self) -> FetchCounts {
         FetchCounts {
             succeeded: self.succeeded.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),

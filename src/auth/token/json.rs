@@ -11,11 +11,11 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::error::InvalidToken;
+use crate::auth::error::InvalidToken;
 
 /// A JSON object whose member names are unique whatever their case. They are few, and most are looked up
 /// once, so they are kept as they came.
-pub(super) struct Members(Vec<(String, Value)>);
+pub(crate) struct Members(Vec<(String, Value)>);
 
 /// About how many members the claims of a token have.
 const USUAL_MEMBERS: usize = 24;
@@ -29,7 +29,7 @@ impl Members {
     /// # Errors
     ///
     /// [`InvalidToken::DuplicateMember`], or [`InvalidToken::Malformed`] for anything else.
-    pub(super) fn parse(json: &[u8]) -> Result<Self, InvalidToken> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, InvalidToken> {
         serde_json::from_slice(json).map_err(|error| {
             if error.to_string().starts_with(DUPLICATE) {
                 InvalidToken::DuplicateMember
@@ -40,13 +40,13 @@ impl Members {
     }
 
     /// What keeps a text from being such an object, in words; `None` if it is one.
-    pub(super) fn problem(json: &[u8]) -> Option<String> {
+    pub(crate) fn problem(json: &[u8]) -> Option<String> {
         serde_json::from_slice::<Self>(json)
             .err()
             .map(|error| error.to_string())
     }
 
-    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
         self.0
             .iter()
             .find(|(known, _)| known == name)
@@ -54,12 +54,12 @@ impl Members {
     }
 
     /// The member if it is a string.
-    pub(super) fn string(&self, name: &str) -> Option<&str> {
+    pub(crate) fn string(&self, name: &str) -> Option<&str> {
         self.value(name)?.as_str()
     }
 
     /// The member if it is a number.
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
         self.value(name)?.as_f64()
     }
 }

@@ -13,10 +13,10 @@ use std::sync::{
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use quick_cache::{Weighter, sync::Cache};
 
-use super::{
-    claims::Validity,
-    jwks::{KeyId, SigningKey},
+use crate::auth::{
+    keys::jwks::{KeyId, SigningKey},
     principal::Principal,
+    token::claims::Validity,
 };
 
 /// All entries together, in bytes. A token weighs some 500, of a person with many roles more,
@@ -30,7 +30,7 @@ const EXPECTED: usize = 1000;
 const OVERHEAD: usize = 200;
 
 /// The tokens verified of late.
-pub(super) struct VerifiedTokens {
+pub(crate) struct VerifiedTokens {
     tokens: Cache<TokenDigest, Arc<VerifiedToken>, Bytes>,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -50,22 +50,22 @@ pub struct TokenCacheUse {
 /// The SHA-256 of a whole token, its signature included: of two tokens that differ anywhere,
 /// only the one that was verified is found.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub(super) struct TokenDigest([u8; SHA256_OUTPUT_LEN]);
+pub(crate) struct TokenDigest([u8; SHA256_OUTPUT_LEN]);
 
 /// What is known of a token because its signature has been checked.
-pub(super) struct VerifiedToken {
-    pub(super) principal: Principal,
-    pub(super) validity: Validity,
-    pub(super) key_id: KeyId,
+pub(crate) struct VerifiedToken {
+    pub(crate) principal: Principal,
+    pub(crate) validity: Validity,
+    pub(crate) key_id: KeyId,
     /// The key it was checked with. Another under the same key id proves nothing of it.
-    pub(super) key: Arc<SigningKey>,
+    pub(crate) key: Arc<SigningKey>,
 }
 
 #[derive(Clone)]
 struct Bytes;
 
 impl VerifiedTokens {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tokens = Cache::with_weighter(EXPECTED, MAX_BYTES, Bytes);
         Self {
             tokens,
@@ -74,21 +74,21 @@ impl VerifiedTokens {
         }
     }
 
-    pub(super) fn find(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
+    pub(crate) fn find(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
         self.tokens.get(digest)
     }
 
-    pub(super) fn remember(&self, digest: TokenDigest, token: VerifiedToken) {
+    pub(crate) fn remember(&self, digest: TokenDigest, token: VerifiedToken) {
         self.tokens.insert(digest, Arc::new(token));
     }
 
     /// Counts a request whose token was known, and still good, or not.
-    pub(super) fn count(&self, is_hit: bool) {
+    pub(crate) fn count(&self, is_hit: bool) {
         let counter = if is_hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn usage(&self) -> TokenCacheUse {
+    pub(crate) fn usage(&self) -> TokenCacheUse {
         TokenCacheUse {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
@@ -98,7 +98,7 @@ impl VerifiedTokens {
 }
 
 impl TokenDigest {
-    pub(super) fn of(unverified_jwt: &str) -> Self {
+    pub(crate) fn of(unverified_jwt: &str) -> Self {
         let mut bytes = [0; SHA256_OUTPUT_LEN];
         bytes.copy_from_slice(digest(&SHA256, unverified_jwt.as_bytes()).as_ref());
         Self(bytes)

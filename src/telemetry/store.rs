@@ -9,7 +9,7 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::store::StoreError;
+use crate::tasks::store::StoreError;
 
 /// Upper bounds of the buckets, in seconds: memory takes microseconds, a database milliseconds.
 const BUCKETS: [f64; 11] = [
@@ -41,7 +41,7 @@ impl Timings {
 }
 
 /// Does what the store is asked, within a span of its own, and takes the time if anyone wants it.
-pub(super) async fn timed<T>(
+pub(crate) async fn timed<T>(
     timings: Option<&Timings>,
     operation: &'static str,
     work: impl Future<Output = Result<T, StoreError>>,

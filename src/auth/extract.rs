@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 
-use super::error::{AuthError, InvalidToken};
+use crate::auth::error::{AuthError, InvalidToken};
 
 /// The token as sent, not verified in any way.
 ///

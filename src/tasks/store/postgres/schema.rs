@@ -11,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     DatabaseError,
-    database::{CONNECT_TIMEOUT, Database},
+    config::{CONNECT_TIMEOUT, Database},
     pool::in_time,
 };
 

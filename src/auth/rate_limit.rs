@@ -1,6 +1,10 @@
 //! How often something may be done: a few times at once, then at a steady rate.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
+
+use dashmap::DashMap;
+
+use crate::ids::TenantId;
 
 /// What may be done, at most.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,46 @@ impl Allowance {
             self.last_taken = Some(now);
         }
         is_left
+    }
+}
+
+/// Tenants that are remembered before those at rest are forgotten.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// What is left of each tenant's requests. Only tenants with a verified token are in it.
+pub(super) struct TenantRates {
+    limit: Limit,
+    tenants: DashMap<TenantId, Allowance>,
+}
+
+impl TenantRates {
+    /// So many requests a second, and as many at once after a rest.
+    pub(super) fn new(per_second: NonZeroU32) -> Self {
+        let interval = Duration::from_secs(1) / per_second.get();
+        let limit = Limit {
+            burst: per_second.get(),
+            interval,
+            spacing: Duration::ZERO,
+        };
+        Self {
+            limit,
+            tenants: DashMap::new(),
+        }
+    }
+
+    /// Whether the tenant may make one more request now.
+    pub(super) fn take(&self, tenant: TenantId, now: Duration) -> bool {
+        if let Some(mut allowance) = self.tenants.get_mut(&tenant) {
+            return allowance.take(now);
+        }
+        if self.tenants.len() >= MAX_REMEMBERED {
+            // A tenant at rest has all of its allowance, as one that is not remembered.
+            self.tenants.retain(|_, allowance| !allowance.is_whole(now));
+        }
+        self.tenants
+            .entry(tenant)
+            .or_insert_with(|| Allowance::new(self.limit))
+            .take(now)
     }
 }
 

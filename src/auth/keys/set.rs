@@ -6,15 +6,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::jwks::{KeyId, SigningKey};
+use crate::auth::keys::jwks::{KeyId, SigningKey};
 
 /// How long a key is trusted after it was last seen.
 /// <https://learn.microsoft.com/entra/identity-platform/signing-key-rollover>
-pub(super) const TRUST: Duration = Duration::from_hours(24);
+pub(crate) const TRUST: Duration = Duration::from_hours(24);
 
 /// The keys of one tenant at one moment.
 #[derive(Clone, Default)]
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     keys: HashMap<KeyId, HeldKey>,
 }
 
@@ -26,16 +26,16 @@ struct HeldKey {
 
 /// What a document changed.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Keys that were not held before.
-    pub(super) new: Vec<KeyId>,
+    pub(crate) new: Vec<KeyId>,
     /// Key ids that are held with another modulus; the published key is refused.
-    pub(super) conflicting: Vec<KeyId>,
+    pub(crate) conflicting: Vec<KeyId>,
 }
 
 impl KeySet {
     /// The key with this id, if it is still trusted.
-    pub(super) fn find(&self, key_id: &KeyId, now: Duration) -> Option<&Arc<SigningKey>> {
+    pub(crate) fn find(&self, key_id: &KeyId, now: Duration) -> Option<&Arc<SigningKey>> {
         self.keys
             .get(key_id)
             .filter(|held| held.is_trusted(now))
@@ -43,12 +43,12 @@ impl KeySet {
     }
 
     /// Whether any key is still trusted.
-    pub(super) fn is_usable(&self, now: Duration) -> bool {
+    pub(crate) fn is_usable(&self, now: Duration) -> bool {
         self.keys.values().any(|held| held.is_trusted(now))
     }
 
     /// How many keys are still trusted.
-    pub(super) fn usable(&self, now: Duration) -> usize {
+    pub(crate) fn usable(&self, now: Duration) -> usize {
         self.keys
             .values()
             .filter(|held| held.is_trusted(now))
@@ -56,12 +56,12 @@ impl KeySet {
     }
 
     /// When a key was last seen, of all the latest; `None` if none is held.
-    pub(super) fn last_seen(&self) -> Option<Duration> {
+    pub(crate) fn last_seen(&self) -> Option<Duration> {
         self.keys.values().map(|held| held.last_seen).max()
     }
 
     /// This set with the keys of a document that has just been fetched.
-    pub(super) fn merge(
+    pub(crate) fn merge(
         &self,
         published: Vec<(KeyId, SigningKey)>,
         now: Duration,

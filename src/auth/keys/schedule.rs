@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::allowance::{Allowance, Limit};
+use crate::auth::rate_limit::{Allowance, Limit};
 
 /// How long after a fetch the next one is due, give or take [`JITTER`].
 const REFRESH: Duration = Duration::from_hours(1);
@@ -23,7 +23,7 @@ const UNKNOWN_KEYS: Limit = Limit {
 };
 
 /// The state of one tenant's fetches. Moments are those of the monotonic clock.
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// When the next fetch is due: a refresh, or a new try after a failure.
     due_at: Duration,
     /// Failures since the last success.
@@ -33,7 +33,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// The first fetch is due at once.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             due_at: Duration::ZERO,
             failures: 0,
@@ -41,19 +41,19 @@ impl Schedule {
         }
     }
 
-    pub(super) fn is_due(&self, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
         now >= self.due_at
     }
 
     /// Whether the last attempt failed.
-    pub(super) fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
     /// Whether a caller whose key is not at hand may cause a fetch now. With other keys at
     /// hand that is what the allowance is for; without any, or after a failure, the fetch that
     /// is due is what they wait for.
-    pub(super) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
+    pub(crate) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
         if is_usable && !self.is_failing() {
             self.unknown_keys.is_left(now)
         } else {
@@ -62,31 +62,31 @@ impl Schedule {
     }
 
     /// A caller has caused a fetch. It counts however it ends.
-    pub(super) fn fetching_for_caller(&mut self, is_usable: bool, now: Duration) {
+    pub(crate) fn fetching_for_caller(&mut self, is_usable: bool, now: Duration) {
         if is_usable {
             self.unknown_keys.take(now);
         }
     }
 
-    pub(super) fn succeeded(&mut self, now: Duration) {
+    pub(crate) fn succeeded(&mut self, now: Duration) {
         self.failures = 0;
         let part = 1.0 - JITTER + 2.0 * JITTER * fastrand::f64();
         self.due_at = now + REFRESH.mul_f64(part);
     }
 
-    pub(super) fn failed(&mut self, now: Duration) {
+    pub(crate) fn failed(&mut self, now: Duration) {
         let back_off = FIRST_BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         self.due_at = now + back_off.min(LONGEST_BACK_OFF);
     }
 
     /// Nothing is due for as long as this.
-    pub(super) fn rest(&mut self, now: Duration, how_long: Duration) {
+    pub(crate) fn rest(&mut self, now: Duration, how_long: Duration) {
         self.due_at = now + how_long;
     }
 
     /// How long until the next try.
-    pub(super) fn retry_after(&self, now: Duration) -> Duration {
+    pub(crate) fn retry_after(&self, now: Duration) -> Duration {
         self.due_at.saturating_sub(now).min(LONGEST_BACK_OFF)
     }
 }

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
-use crate::{auth::Caller, error::Refused, trace_context};
+use super::trace_context;
+use crate::{auth::Caller, error::Refused};
 
 /// This request in the log; an answer's header.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -99,7 +100,7 @@ pub(crate) async fn observe(
         reason = field::Empty,
     );
     #[cfg(feature = "otlp")]
-    crate::otlp::continue_trace(&span, request.headers());
+    super::otlp::continue_trace(&span, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
     seen.answered(&response, &span);
     let mut buffer = Uuid::encode_buffer();
@@ -137,7 +138,7 @@ impl Seen {
     fn answered(mut self, response: &Response, span: &Span) {
         self.is_answered = true;
         #[cfg(feature = "otlp")]
-        if let Some(trace_id) = crate::otlp::trace_id(span) {
+        if let Some(trace_id) = super::otlp::trace_id(span) {
             self.trace_id = Some(trace_id);
         }
         let refused = response.extensions().get::<Refused>();
