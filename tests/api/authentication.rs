@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{Answer, TestApp, answer},
-    people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, READER},
     tokens::{SigningKey, Token},
+    users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, READER},
 };
 
 const MALFORMED: &str = "Token is malformed";
@@ -39,7 +39,7 @@ pub(crate) const HARMLESS: [(&str, Change); 9] = [
         token.with("nbf", 1_700_000_000.5)
     }),
     ("a tenant id in capitals", |token| {
-        token.with("tid", CONTOSO.tenant.to_uppercase())
+        token.with("tid", CONTOSO.id.to_uppercase())
     }),
 ];
 
@@ -196,7 +196,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     (
         "a tid that is a list",
         "Token tenant ID (tid) claim is not a GUID",
-        |token| token.with("tid", json!([CONTOSO.tenant])).sign(),
+        |token| token.with("tid", json!([CONTOSO.id])).sign(),
     ),
     (
         "a tid that is a path",
@@ -211,12 +211,12 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     (
         "a tid in braces",
         "Token tenant ID (tid) claim is not a GUID",
-        |token| token.with("tid", format!("{{{}}}", CONTOSO.tenant)).sign(),
+        |token| token.with("tid", format!("{{{}}}", CONTOSO.id)).sign(),
     ),
     (
         "a tid without hyphens",
         "Token tenant ID (tid) claim is not a GUID",
-        |token| token.with("tid", CONTOSO.tenant.replace('-', "")).sign(),
+        |token| token.with("tid", CONTOSO.id.replace('-', "")).sign(),
     ),
     // Issuer, audience, times.
     ("no ver", CLAIM, |token| token.without("ver").sign()),
@@ -231,10 +231,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         "Token issuer is not accepted",
         |token| {
             token
-                .with(
-                    "iss",
-                    format!("https://sts.windows.net/{}/", FABRIKAM.tenant),
-                )
+                .with("iss", format!("https://sts.windows.net/{}/", FABRIKAM.id))
                 .sign()
         },
     ),
@@ -245,7 +242,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
             token
                 .with(
                     "iss",
-                    format!("https://sts.windows.net.example/{}/", CONTOSO.tenant),
+                    format!("https://sts.windows.net.example/{}/", CONTOSO.id),
                 )
                 .sign()
         },
@@ -255,7 +252,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         "Token issuer is not accepted",
         |token| {
             token
-                .with("iss", format!("https://sts.windows.net/{}", CONTOSO.tenant))
+                .with("iss", format!("https://sts.windows.net/{}", CONTOSO.id))
                 .sign()
         },
     ),
@@ -266,7 +263,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
             token
                 .with(
                     "iss",
-                    json!([format!("https://sts.windows.net/{}/", CONTOSO.tenant)]),
+                    json!([format!("https://sts.windows.net/{}/", CONTOSO.id)]),
                 )
                 .sign()
         },
@@ -384,7 +381,7 @@ async fn a_version_1_token_tells_who_is_calling() {
         format!(
             r#"{{"id":"{}","name":"Edgar Editor","email":"editor@contoso.example","tenant_id":"{}","roles":["Editor"],"scopes":"access_as_user"}}"#,
             EDITOR.oid(CONTOSO),
-            CONTOSO.tenant
+            CONTOSO.id
         )
     );
 }
@@ -392,9 +389,9 @@ async fn a_version_1_token_tells_who_is_calling() {
 #[tokio::test]
 async fn a_version_2_token_tells_the_same() {
     let app = TestApp::start().await;
-    for person in [ADMIN, EDITOR, READER, NOROLE] {
-        let v1 = app.me(&app.entra.v1(FABRIKAM, person).sign()).await;
-        let v2 = app.me(&app.entra.v2(FABRIKAM, person).sign()).await;
+    for user in [ADMIN, EDITOR, READER, NOROLE] {
+        let v1 = app.me(&app.entra.v1(FABRIKAM, user).sign()).await;
+        let v2 = app.me(&app.entra.v2(FABRIKAM, user).sign()).await;
         assert_eq!(v2.status, StatusCode::OK);
         assert_eq!(v2.json(), v1.json());
     }
@@ -440,7 +437,7 @@ async fn the_email_is_the_first_claim_that_has_one() {
 #[tokio::test]
 async fn a_token_with_one_thing_broken_is_refused_for_that_thing() {
     let app = TestApp::start().await;
-    // Another organisation's key, under its own key id: contoso does not publish it.
+    // Another tenant's key, under its own key id: contoso does not publish it.
     app.entra.publish(FABRIKAM, &[SigningKey::third().jwk()]);
 
     for &(case, detail, break_it) in BROKEN {
@@ -472,9 +469,9 @@ async fn a_version_2_token_needs_the_version_2_issuer() {
     let good = app.entra.v2(CONTOSO, ADMIN);
     assert_eq!(app.me(&good.sign()).await.status, StatusCode::OK);
     for issuer in [
-        format!("https://sts.windows.net/{}/", CONTOSO.tenant),
-        format!("{}/{}/v2.0", app.entra.authority, FABRIKAM.tenant),
-        format!("{}/{}/v2.0/", app.entra.authority, CONTOSO.tenant),
+        format!("https://sts.windows.net/{}/", CONTOSO.id),
+        format!("{}/{}/v2.0", app.entra.authority, FABRIKAM.id),
+        format!("{}/{}/v2.0/", app.entra.authority, CONTOSO.id),
     ] {
         let answer = app.me(&good.clone().with("iss", issuer).sign()).await;
         assert_eq!(
@@ -513,7 +510,7 @@ async fn a_tenant_off_the_allow_list_is_refused_by_name_without_asking_entra() {
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     let detail = format!(
         "Tenant {} is not allowed to access this application",
-        NORTHWIND.tenant
+        NORTHWIND.id
     );
     assert_eq!(answer.detail(), detail);
     assert_eq!(app.entra.fetches(NORTHWIND), 0);
@@ -568,7 +565,7 @@ async fn an_app_without_a_person_is_refused() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
         assert_eq!(
             answer.detail(),
-            "This API serves people; tokens issued to an app alone are refused"
+            "This API serves users; tokens issued to an app alone are refused"
         );
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(

@@ -22,8 +22,8 @@ use crate::{
     service::{Service, command},
     support::{
         app::{answer, listen},
-        entra::{Behaviour, MockEntra},
-        people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NORTHWIND},
+        entra::{KeysResponse, MockEntra},
+        users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NORTHWIND},
     },
 };
 
@@ -110,7 +110,7 @@ fn called_wrongly_it_says_how_and_ends_with_2() {
 
 #[test]
 fn tenants_are_listed_added_and_removed() {
-    let (contoso, fabrikam) = (CONTOSO.tenant, FABRIKAM.tenant);
+    let (contoso, fabrikam) = (CONTOSO.id, FABRIKAM.id);
     let file = format!("# mine\nAZURE_HOME_TENANT_ID={contoso}\n");
     let (said, _, code, _) = run(&["tenants", "list"], Some(&file), &[]);
     assert_eq!((said, code), (format!("{contoso}\n"), Some(0)));
@@ -145,7 +145,7 @@ fn tenants_are_listed_added_and_removed() {
 
 #[test]
 fn a_change_that_would_not_do_what_it_says_is_refused_and_changes_nothing() {
-    let (contoso, fabrikam) = (CONTOSO.tenant, FABRIKAM.tenant);
+    let (contoso, fabrikam) = (CONTOSO.id, FABRIKAM.id);
     let one = format!("ALLOWED_TENANT_IDS={contoso}\n");
     let open = format!("{one}ALLOW_ANY_TENANT=true\n");
     let clever = format!("T={contoso}\nALLOWED_TENANT_IDS=$T,{fabrikam}\n");
@@ -168,13 +168,13 @@ fn a_change_that_would_not_do_what_it_says_is_refused_and_changes_nothing() {
             ["tenants", "remove", contoso],
             Some(&open),
             none,
-            "ALLOW_ANY_TENANT=true lets people of any",
+            "ALLOW_ANY_TENANT=true lets users of any",
         ),
         (
             ["tenants", "add", fabrikam],
             Some(&open),
             none,
-            "ALLOW_ANY_TENANT=true lets people of any",
+            "ALLOW_ANY_TENANT=true lets users of any",
         ),
         (
             ["tenants", "remove", contoso],
@@ -217,7 +217,7 @@ fn a_change_that_would_not_do_what_it_says_is_refused_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_everything_that_is_wrong_and_whose_keys_cannot_be_fetched() {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
-    let allowed = format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant);
+    let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
     let good = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_AUTHORITY_HOST", &*entra.authority),
@@ -228,7 +228,7 @@ async fn check_says_everything_that_is_wrong_and_whose_keys_cannot_be_fetched() 
         format!(
             "note      .env sets ALLOWED_TENANTS, which is no setting of this service\nok        settings\n\
              ok        tenant {}: 2 signing keys\n{keys}",
-            CONTOSO.tenant
+            CONTOSO.id
         )
     };
     assert_eq!(
@@ -236,17 +236,17 @@ async fn check_says_everything_that_is_wrong_and_whose_keys_cannot_be_fetched() 
         (
             both(&format!(
                 "ok        tenant {}: 2 signing keys\n",
-                FABRIKAM.tenant
+                FABRIKAM.id
             )),
             Some(0)
         )
     );
 
-    entra.behave(FABRIKAM, Behaviour::Fail(503));
+    entra.set_keys_response(FABRIKAM, KeysResponse::Status(503));
     let (said, _, code, _) = run(&["check"], Some("ALLOWED_TENANTS=x\n"), &good);
     let wrong = format!(
         "WRONG     tenant {}: no signing keys: status 503 Service Unavailable\n",
-        FABRIKAM.tenant
+        FABRIKAM.id
     );
     assert_eq!((said, code), (both(&wrong), Some(1)));
 
@@ -274,7 +274,7 @@ async fn health_is_what_the_service_on_this_machine_says() {
     let port = service.address.rsplit_once(':').unwrap().1.to_owned();
     let settings = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", &*port),
     ];
     for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
@@ -307,7 +307,7 @@ async fn health_is_what_the_service_on_this_machine_says() {
 
 #[test]
 fn a_service_that_will_not_know_is_said_to_go_on_as_before() {
-    let (contoso, fabrikam) = (CONTOSO.tenant, FABRIKAM.tenant);
+    let (contoso, fabrikam) = (CONTOSO.id, FABRIKAM.id);
     let file = format!("ALLOWED_TENANT_IDS={contoso}\n");
     for (settings, broken, reason) in [
         (
@@ -343,7 +343,7 @@ async fn an_organisation_comes_and_goes_by_command_under_load_and_nobody_else_no
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
     let file = format!(
         "# who may come in\nALLOWED_TENANT_IDS={},{}\n",
-        CONTOSO.tenant, FABRIKAM.tenant
+        CONTOSO.id, FABRIKAM.id
     );
     let service = Service::start_with_file(&file, &[("AZURE_AUTHORITY_HOST", &entra.authority)]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -380,7 +380,7 @@ async fn an_organisation_comes_and_goes_by_command_under_load_and_nobody_else_no
     for _ in 0..20 {
         for (command, expected) in [("add", StatusCode::OK), ("remove", StatusCode::FORBIDDEN)] {
             let started = Instant::now();
-            let told = service.command(&["tenants", command, NORTHWIND.tenant]);
+            let told = service.command(&["tenants", command, NORTHWIND.id]);
             assert!(told.contains("told the service that runs here"), "{told}");
             while me().await != expected {
                 assert!(
@@ -391,7 +391,7 @@ async fn an_organisation_comes_and_goes_by_command_under_load_and_nobody_else_no
             figures.push((command, started.elapsed()));
             let tenants = service.command(&["tenants", "list"]);
             assert_eq!(
-                tenants.contains(NORTHWIND.tenant),
+                tenants.contains(NORTHWIND.id),
                 command == "add",
                 "{tenants}"
             );

@@ -15,9 +15,9 @@ use crate::{
     commands::run,
     support::{
         app::{Answer, TestApp},
-        people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM},
         postgres::{self, Database},
-        proxy::{Proxy, Weather},
+        proxy::{Fault, Proxy},
+        users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM},
     },
 };
 
@@ -25,9 +25,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The service, with a proxy between it and its database.
-async fn start(weather: Weather) -> (TestApp, Proxy, Database) {
+async fn start(fault: Fault) -> (TestApp, Proxy, Database) {
     let database = Database::create().await;
-    let proxy = Proxy::start(postgres::upstream(), weather).await;
+    let proxy = Proxy::start(postgres::upstream(), fault).await;
     let app = TestApp::start_with(&[("DATABASE_URL", &database.url_through(proxy.port))]).await;
     // Whoever asks whether it is ready must have its keys.
     assert_eq!(
@@ -39,13 +39,13 @@ async fn start(weather: Weather) -> (TestApp, Proxy, Database) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
-    let (app, proxy, database) = start(Weather::Fair).await;
+    let (app, proxy, database) = start(Fault::None).await;
     let fresh = Database::create().await;
     let check = |url: String| {
         let settings = [
             ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
             ("AZURE_AUTHORITY_HOST", &*app.entra.authority),
-            ("ALLOWED_TENANT_IDS", CONTOSO.tenant),
+            ("ALLOWED_TENANT_IDS", CONTOSO.id),
             ("DATABASE_URL", &*url),
         ];
         let (said, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
@@ -63,7 +63,7 @@ async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
             "it makes no tables"
         );
     }
-    proxy.turn(Weather::Down);
+    proxy.set_fault(Fault::Refuse);
     let (said, code) = check(database.url_through(proxy.port));
     assert!(
         said.starts_with("WRONG     database: the database cannot be reached"),
@@ -134,29 +134,29 @@ async fn assert_only_tasks_are_unavailable(app: &TestApp) {
 
 #[tokio::test]
 async fn while_the_database_is_down_only_tasks_are_unavailable_and_they_come_back() {
-    let (app, proxy, _database) = start(Weather::Fair).await;
+    let (app, proxy, _database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
-    proxy.turn(Weather::Down);
+    proxy.set_fault(Fault::Refuse);
     assert_only_tasks_are_unavailable(&app).await;
-    proxy.turn(Weather::Fair);
+    proxy.set_fault(Fault::None);
     until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
 }
 
 #[tokio::test]
 async fn a_service_that_starts_before_its_database_serves_when_it_is_there() {
-    let (app, proxy, _database) = start(Weather::Down).await;
+    let (app, proxy, _database) = start(Fault::Refuse).await;
     assert_only_tasks_are_unavailable(&app).await;
-    proxy.turn(Weather::Fair);
+    proxy.set_fault(Fault::None);
     until_ready(&app).await;
     assert_eq!(app.create((CONTOSO, ADMIN), "at last").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_stands_still_gathers_no_requests() {
-    let (app, proxy, _database) = start(Weather::Fair).await;
+    let (app, proxy, _database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
-    proxy.turn(Weather::Still);
+    proxy.set_fault(Fault::Stall);
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let timed = async || {
         let begun = Instant::now();
@@ -186,7 +186,7 @@ async fn a_database_that_stands_still_gathers_no_requests() {
         begun.elapsed() < Duration::from_millis(500),
         "who needs no database waits for it"
     );
-    proxy.turn(Weather::Fair);
+    proxy.set_fault(Fault::None);
     until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
 }
@@ -194,9 +194,9 @@ async fn a_database_that_stands_still_gathers_no_requests() {
 /// Clients that give up and come again: what they gave up must not gather behind a connection that stands still.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
-    let (app, proxy, database) = start(Weather::Fair).await;
+    let (app, proxy, database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
-    proxy.turn(Weather::Still);
+    proxy.set_fault(Fault::Stall);
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     for _ in 0..20 {
         let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
@@ -211,13 +211,13 @@ async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
     }
     // A connection is given up three seconds after its client.
     tokio::time::sleep(Duration::from_millis(3500)).await;
-    proxy.turn(Weather::Fair);
+    proxy.set_fault(Fault::None);
     until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
     drop(database);
 }
 
-/// One organisation's creations wait for each other; another's requests must not.
+/// One tenant's creations wait for each other; another's requests must not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     let app = TestApp::start().await;
@@ -250,7 +250,7 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     };
     let (creations, median) = tokio::join!(futures_util::future::join_all(creations), others);
     println!(
-        "beside 40 creations that wait, another organisation's lists took {median:?} (median of 20)"
+        "beside 40 creations that wait, another tenant's lists took {median:?} (median of 20)"
     );
     assert!(median < Duration::from_millis(500), "{median:?}");
     assert!(
@@ -265,9 +265,9 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
 /// Many probes ask the database no more often than one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_do_not_keep_the_database_busy() {
-    let (app, proxy, _database) = start(Weather::Fair).await;
+    let (app, proxy, _database) = start(Fault::None).await;
     assert_eq!(ready(&app).await.status, StatusCode::OK);
-    proxy.turn(Weather::Still);
+    proxy.set_fault(Fault::Stall);
     // Found out a moment ago.
     assert_eq!(ready(&app).await.status, StatusCode::OK);
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -289,7 +289,7 @@ async fn probes_do_not_keep_the_database_busy() {
 /// is lost.
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
-    let (app, proxy, database) = start(Weather::Fair).await;
+    let (app, proxy, database) = start(Fault::None).await;
     let client = database.connect().await;
     let create = async |title: &str| {
         app.send_as(
@@ -303,8 +303,8 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
     };
     assert_eq!(create("first").await, StatusCode::OK);
     let (mut done, mut not_done) = (0, 0);
-    let cuts = (0..400).step_by(20).map(Weather::CutAfter);
-    for (number, weather) in cuts.chain([Weather::LoseAnswers; 5]).enumerate() {
+    let cuts = (0..400).step_by(20).map(Fault::CutAfter);
+    for (number, fault) in cuts.chain([Fault::LoseAnswers; 5]).enumerate() {
         // A connection that is there and prepared, so that what is cut is the write.
         assert_eq!(
             app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1", None)
@@ -312,14 +312,14 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
                 .status,
             200
         );
-        proxy.turn(weather);
-        let title = format!("{number}: {weather:?}");
+        proxy.set_fault(fault);
+        let title = format!("{number}: {fault:?}");
         assert_eq!(
             create(&title).await,
             StatusCode::SERVICE_UNAVAILABLE,
             "{title}"
         );
-        proxy.turn(Weather::Fair);
+        proxy.set_fault(Fault::None);
 
         let begin = postgres::begin(CONTOSO);
         // The server may still be at work on it.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{
     app::TestApp,
-    people::{ADMIN, API_CLIENT_ID, CONTOSO, SPA_CLIENT_ID},
+    users::{ADMIN, API_CLIENT_ID, CONTOSO, SPA_CLIENT_ID},
 };
 
 async fn document(app: &TestApp) -> Value {

@@ -11,8 +11,8 @@ use crate::{
     support::{
         app::listen,
         entra::MockEntra,
-        people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, READER},
         tokens::SigningKey,
+        users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, READER},
     },
 };
 
@@ -187,7 +187,7 @@ const NAMED: &[(&str, &str)] = &[
 
 /// What is said of a token, and the exit code.
 fn inspect(entra: &MockEntra, settings: &[(&str, &str)], input: &str) -> (String, Option<i32>) {
-    let allowed = format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant);
+    let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
     let minimal = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_AUTHORITY_HOST", &*entra.authority),
@@ -247,10 +247,10 @@ async fn a_good_token_is_accepted_and_it_is_said_what_its_holder_may_do() {
             "{case}: {said}"
         );
     }
-    for (person, see, create, delete) in [
+    for (user, see, create, delete) in [
         (
             ADMIN,
-            "see tasks              yes, the whole organisation's",
+            "see tasks              yes, the whole tenant's",
             "yes",
             "yes",
         ),
@@ -270,17 +270,14 @@ async fn a_good_token_is_accepted_and_it_is_said_what_its_holder_may_do() {
         let (said, code) = inspect(
             &entra,
             &[],
-            &format!(
-                "Authorization: Bearer {}\n",
-                entra.v2(CONTOSO, person).sign()
-            ),
+            &format!("Authorization: Bearer {}\n", entra.v2(CONTOSO, user).sign()),
         );
         for line in [
             see,
             &format!("create and change them {create}"),
             &format!("delete them            {delete}"),
         ] {
-            assert!(said.contains(line), "{}: {said}", person.name);
+            assert!(said.contains(line), "{}: {said}", user.name);
         }
         assert_eq!(code, Some(0));
     }
@@ -384,7 +381,7 @@ async fn nothing_in_a_token_is_obeyed_by_the_terminal_it_is_shown_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_keys_or_without_a_token_it_says_so() {
     let entra = entra().await;
-    entra.behave(CONTOSO, crate::support::entra::Behaviour::Fail(500));
+    entra.set_keys_response(CONTOSO, crate::support::entra::KeysResponse::Status(500));
     let (said, code) = inspect(&entra, &[], &entra.v1(CONTOSO, ADMIN).sign());
     assert!(
         said.contains("503") && said.contains("its signature could not be checked"),

@@ -1,4 +1,4 @@
-//! No organisation ever sees another's tasks: random operations of several tenants and
+//! No tenant ever sees another's tasks: random operations of several tenants and
 //! users at once, held against a model.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{Answer, TestApp},
-    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, Organisation, Person, READER},
+    users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER, Tenant, User},
 };
 
-/// What one person does.
+/// What one user does.
 #[derive(Clone, Debug)]
 enum Operation {
     Create { title: String },
@@ -26,43 +26,37 @@ enum Operation {
 #[derive(Default)]
 struct Model {
     last_id: u64,
-    tasks: BTreeMap<u64, (Person, String, bool)>,
+    tasks: BTreeMap<u64, (User, String, bool)>,
 }
 
 impl Model {
     /// Does what the service should do, and checks its answer.
-    fn check(
-        &mut self,
-        organisation: Organisation,
-        person: Person,
-        operation: &Operation,
-        answer: &Answer,
-    ) {
+    fn check(&mut self, tenant: Tenant, user: User, operation: &Operation, answer: &Answer) {
         let context = format!(
             "{} {}: {operation:?}: {}",
-            organisation.name, person.name, answer.body
+            tenant.name, user.name, answer.body
         );
         let expected = match operation {
-            Operation::Create { title } if person != READER => {
+            Operation::Create { title } if user != READER => {
                 self.last_id += 1;
                 self.tasks
-                    .insert(self.last_id, (person, title.clone(), false));
-                Some(self.json(organisation, self.last_id))
+                    .insert(self.last_id, (user, title.clone(), false));
+                Some(self.json(tenant, self.last_id))
             }
-            Operation::Rename { id, title } if self.may_change(person, *id) => {
+            Operation::Rename { id, title } if self.may_change(user, *id) => {
                 self.tasks.get_mut(id).unwrap().1.clone_from(title);
-                Some(self.json(organisation, *id))
+                Some(self.json(tenant, *id))
             }
-            Operation::Complete { id, completed } if self.may_change(person, *id) => {
+            Operation::Complete { id, completed } if self.may_change(user, *id) => {
                 self.tasks.get_mut(id).unwrap().2 = *completed;
-                Some(self.json(organisation, *id))
+                Some(self.json(tenant, *id))
             }
-            Operation::Delete { id } if person == ADMIN => {
+            Operation::Delete { id } if user == ADMIN => {
                 self.tasks.remove(id);
                 Some(json!({ "status": "deleted" }))
             }
-            Operation::List => Some(self.list(organisation, person)),
-            Operation::Rename { .. } | Operation::Complete { .. } if person != READER => {
+            Operation::List => Some(self.list(tenant, user)),
+            Operation::Rename { .. } | Operation::Complete { .. } if user != READER => {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND, "{context}");
                 None
             }
@@ -77,31 +71,31 @@ impl Model {
         }
     }
 
-    fn may_change(&self, person: Person, id: u64) -> bool {
+    fn may_change(&self, user: User, id: u64) -> bool {
         let owner = self.tasks.get(&id).map(|(owner, ..)| *owner);
-        owner.is_some_and(|owner| person == ADMIN || (person == EDITOR && owner == EDITOR))
+        owner.is_some_and(|owner| user == ADMIN || (user == EDITOR && owner == EDITOR))
     }
 
-    fn json(&self, organisation: Organisation, id: u64) -> Value {
+    fn json(&self, tenant: Tenant, id: u64) -> Value {
         let (owner, title, completed) = &self.tasks[&id];
         json!({
             "id": id,
             "title": title,
             "completed": completed,
             "owner_name": owner.full_name(),
-            "tenant_id": organisation.tenant,
+            "tenant_id": tenant.id,
         })
     }
 
-    fn list(&self, organisation: Organisation, person: Person) -> Value {
+    fn list(&self, tenant: Tenant, user: User) -> Value {
         let visible = self
             .tasks
             .iter()
-            .filter(|(_, (owner, ..))| person == ADMIN || *owner == person);
+            .filter(|(_, (owner, ..))| user == ADMIN || *owner == user);
         let tasks = visible.map(|(&id, (owner, ..))| {
-            let mut task = self.json(organisation, id);
-            if person == ADMIN {
-                task["owner_id"] = json!(owner.oid(organisation));
+            let mut task = self.json(tenant, id);
+            if user == ADMIN {
+                task["owner_id"] = json!(owner.oid(tenant));
             }
             task
         });
@@ -109,7 +103,7 @@ impl Model {
     }
 }
 
-async fn perform(app: &TestApp, who: (Organisation, Person), operation: &Operation) -> Answer {
+async fn perform(app: &TestApp, who: (Tenant, User), operation: &Operation) -> Answer {
     let (method, path, body) = match operation {
         Operation::Create { title } => (
             Method::POST,
@@ -132,8 +126,8 @@ async fn perform(app: &TestApp, who: (Organisation, Person), operation: &Operati
     app.send_as(who, method, &path, body).await
 }
 
-fn operations() -> impl Strategy<Value = Vec<(Person, Operation)>> {
-    let person = prop_oneof![Just(ADMIN), Just(EDITOR), Just(READER)];
+fn operations() -> impl Strategy<Value = Vec<(User, Operation)>> {
+    let user = prop_oneof![Just(ADMIN), Just(EDITOR), Just(READER)];
     let title = "[a-zß🦀\"\\\\ ]{0,8}[a-z]";
     let id = 1..12_u64;
     let operation = prop_oneof![
@@ -143,7 +137,7 @@ fn operations() -> impl Strategy<Value = Vec<(Person, Operation)>> {
         1 => id.prop_map(|id| Operation::Delete { id }),
         2 => Just(Operation::List),
     ];
-    prop::collection::vec((person, operation), 1..40)
+    prop::collection::vec((user, operation), 1..40)
 }
 
 /// Three tenants at once, each in its own random order: what one sees depends on what it
@@ -173,19 +167,19 @@ fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
         .unwrap();
 }
 
-async fn work(app: &TestApp, organisation: Organisation, operations: &[(Person, Operation)]) {
+async fn work(app: &TestApp, tenant: Tenant, operations: &[(User, Operation)]) {
     let mut model = Model::default();
-    for (person, operation) in operations {
-        let answer = perform(app, (organisation, *person), operation).await;
-        model.check(organisation, *person, operation, &answer);
+    for (user, operation) in operations {
+        let answer = perform(app, (tenant, *user), operation).await;
+        model.check(tenant, *user, operation, &answer);
     }
-    for person in [ADMIN, EDITOR, READER] {
-        let answer = perform(app, (organisation, person), &Operation::List).await;
-        model.check(organisation, person, &Operation::List, &answer);
+    for user in [ADMIN, EDITOR, READER] {
+        let answer = perform(app, (tenant, user), &Operation::List).await;
+        model.check(tenant, user, &Operation::List, &answer);
     }
 }
 
-/// Two people of one tenant create at once: no id is given twice, and none is lost.
+/// Two users of one tenant create at once: no id is given twice, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn creating_at_the_same_time_loses_nothing_and_gives_no_id_twice() {
     let app = TestApp::start().await;
@@ -242,7 +236,7 @@ async fn what_never_existed_and_what_is_anothers_look_the_same() {
     }
 }
 
-/// The same person, by every name but `oid`, in another tenant or under another `oid` is
+/// The same user, by every name but `oid`, in another tenant or under another `oid` is
 /// someone else.
 #[tokio::test]
 async fn a_person_is_tenant_and_oid_and_nothing_else() {

@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     app::TestApp,
-    entra::Behaviour,
-    people::{ADMIN, CONTOSO, FABRIKAM, Organisation, absent_tenant},
+    entra::KeysResponse,
     tokens::{SigningKey, Token},
+    users::{ADMIN, CONTOSO, FABRIKAM, Tenant, absent_tenant},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,9 +25,9 @@ const HOUR: Duration = Duration::from_hours(1);
 /// An hour and a bit: a refresh is due whatever its jitter.
 const NEXT_HOUR: Duration = Duration::from_secs(66 * 60 + 1);
 
-/// A token of the organisation's admin that is good for all the days of a test.
-fn lasting(app: &TestApp, organisation: Organisation, key: SigningKey) -> String {
-    let token: Token = app.entra.v1(organisation, ADMIN);
+/// A token of the tenant's admin that is good for all the days of a test.
+fn lasting(app: &TestApp, tenant: Tenant, key: SigningKey) -> String {
+    let token: Token = app.entra.v1(tenant, ADMIN);
     token
         .with("exp", app.entra.now() + 30 * 24 * 3600)
         .signed_by(key)
@@ -43,15 +43,16 @@ async fn next_hour(app: &TestApp) {
 #[tokio::test]
 async fn keys_are_fetched_at_the_start_which_does_not_wait_for_them() {
     let app = TestApp::start().await;
-    for organisation in [CONTOSO, FABRIKAM] {
-        app.entra.behave(organisation, Behaviour::Delay(SECOND / 3));
+    for tenant in [CONTOSO, FABRIKAM] {
+        app.entra
+            .set_keys_response(tenant, KeysResponse::Delay(SECOND / 3));
     }
     let fetches = app.verifier.start_due_fetches();
     let ready = app.send(Method::GET, "/ready", None, None).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         ready.detail(),
-        "The signing keys of no allowed organisation are at hand yet"
+        "The signing keys of no allowed tenant are at hand yet"
     );
     assert!(ready.header("retry-after").is_some());
     assert_eq!(
@@ -79,7 +80,8 @@ async fn keys_are_fetched_at_the_start_which_does_not_wait_for_them() {
 #[tokio::test]
 async fn the_service_is_ready_with_the_keys_of_one_tenant() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     app.verifier.start_due_fetches().await;
     assert_eq!(
         app.send(Method::GET, "/ready", None, None).await.status,
@@ -95,7 +97,8 @@ async fn keys_are_refreshed_hourly_and_callers_do_not_notice() {
     app.verifier.start_due_fetches().await;
     assert_eq!(app.entra.fetches(CONTOSO), 1, "not yet due");
 
-    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(SECOND / 2));
     app.clock.step(14 * 60 * SECOND);
     let mut refresh = Box::pin(app.verifier.start_due_fetches());
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
@@ -149,7 +152,8 @@ async fn an_outage_costs_nobody_a_request_for_24_hours_and_ends_by_itself() {
     app.verifier.start_due_fetches().await;
     let token = lasting(&app, CONTOSO, SigningKey::first());
     let retired = lasting(&app, CONTOSO, SigningKey::second().named("retired"));
-    app.entra.behave(CONTOSO, Behaviour::Fail(503));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(503));
     for hour in 1..=23 {
         app.clock.step(HOUR);
         app.verifier.start_due_fetches().await;
@@ -166,7 +170,8 @@ async fn an_outage_costs_nobody_a_request_for_24_hours_and_ends_by_itself() {
     let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
 
-    app.entra.behave(CONTOSO, Behaviour::Serve);
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Published);
     app.clock.step(30 * SECOND);
     app.verifier.start_due_fetches().await;
     assert_eq!(
@@ -179,7 +184,8 @@ async fn an_outage_costs_nobody_a_request_for_24_hours_and_ends_by_itself() {
 #[tokio::test]
 async fn failures_back_off_and_callers_in_between_cost_no_fetch() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     for (fetches, wait) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30)] {
         for _ in 0..5 {
@@ -191,7 +197,8 @@ async fn failures_back_off_and_callers_in_between_cost_no_fetch() {
         assert_eq!(app.entra.fetches(CONTOSO), fetches);
         app.clock.step(Duration::from_secs(wait));
     }
-    app.entra.behave(CONTOSO, Behaviour::Serve);
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Published);
     assert_eq!(
         app.me(&token).await.status,
         StatusCode::OK,
@@ -229,7 +236,8 @@ async fn unknown_key_ids_cause_two_fetches_30_seconds_apart_and_then_one_in_five
 async fn a_failed_attempt_for_an_unknown_key_counts_and_good_users_keep_their_keys() {
     let app = TestApp::start().await;
     app.verifier.start_due_fetches().await;
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     let unknown = app
         .entra
         .v1(CONTOSO, ADMIN)
@@ -250,7 +258,8 @@ async fn a_failed_attempt_for_an_unknown_key_counts_and_good_users_keep_their_ke
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_first_requests_at_once_cause_one_fetch() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(SECOND / 2));
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let mut requests = JoinSet::new();
     for _ in 0..1000 {
@@ -265,7 +274,8 @@ async fn a_thousand_first_requests_at_once_cause_one_fetch() {
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_end_the_fetch_for_the_others() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(SECOND / 2));
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let first = app.me(&token);
     tokio::select! {
@@ -284,7 +294,8 @@ async fn a_client_that_hangs_up_does_not_end_the_fetch_for_the_others() {
 #[tokio::test]
 async fn a_slow_tenant_holds_up_nobody_else() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(2 * SECOND));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(2 * SECOND));
     let (slow, quick) = (
         app.entra.v1(CONTOSO, ADMIN).sign(),
         app.entra.v1(FABRIKAM, ADMIN).sign(),
@@ -303,7 +314,8 @@ async fn a_slow_tenant_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_keys_document_that_takes_longer_than_three_seconds_is_a_failure() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(4 * SECOND));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(4 * SECOND));
     let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -313,7 +325,7 @@ async fn a_burst_of_random_key_ids_costs_two_fetches_at_most_and_good_users_noth
     let app = Arc::new(TestApp::start().await);
     app.verifier.start_due_fetches().await;
 
-    // The same load twice: first of people whose key is known, then of random key ids.
+    // The same load twice: first of users whose key is known, then of random key ids.
     let known = app.entra.v1(CONTOSO, ADMIN).with("oid", "none").sign();
     let claim = "Token lacks a required claim or has one of the wrong type";
     let beside_known = time_beside(&app, vec![known; BURST], claim).await;
@@ -414,13 +426,14 @@ async fn no_more_than_64_fetches_are_under_way_at_once() {
 #[tokio::test]
 async fn who_is_no_longer_let_in_when_a_fetch_ends_is_refused() {
     let app = TestApp::start().await;
-    app.entra.behave(CONTOSO, Behaviour::Delay(SECOND / 2));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Delay(SECOND / 2));
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let (answer, ()) = tokio::join!(app.me(&token), async {
         while app.entra.fetches(CONTOSO) == 0 {
             tokio::task::yield_now().await;
         }
-        let tenants = Tenants::Listed([FABRIKAM.tenant.parse().unwrap()].into());
+        let tenants = Tenants::Listed([FABRIKAM.id.parse().unwrap()].into());
         app.verifier.replace_access(Access {
             tenants,
             ..app.verifier.access().as_ref().clone()
@@ -555,11 +568,15 @@ impl Model {
                 self.is_failing = false;
                 let jwks: Vec<_> = numbers.iter().map(|&number| keys[number].jwk()).collect();
                 self.app.entra.publish(CONTOSO, &jwks);
-                self.app.entra.behave(CONTOSO, Behaviour::Serve);
+                self.app
+                    .entra
+                    .set_keys_response(CONTOSO, KeysResponse::Published);
             }
             Event::Fail => {
                 self.is_failing = true;
-                self.app.entra.behave(CONTOSO, Behaviour::Fail(500));
+                self.app
+                    .entra
+                    .set_keys_response(CONTOSO, KeysResponse::Status(500));
             }
             Event::Step(seconds) => self.app.clock.step(Duration::from_secs(*seconds)),
             Event::Refresh => {

@@ -5,20 +5,18 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::TestApp,
-    entra::Behaviour,
-    people::{ADMIN, CONTOSO, FABRIKAM},
+    entra::KeysResponse,
     tokens::SigningKey,
+    users::{ADMIN, CONTOSO, FABRIKAM},
 };
 
 #[tokio::test]
 async fn keys_are_fetched_once_for_each_tenant() {
     let app = TestApp::start().await;
     for _ in 0..3 {
-        for organisation in [CONTOSO, FABRIKAM] {
+        for tenant in [CONTOSO, FABRIKAM] {
             assert_eq!(
-                app.me(&app.entra.v1(organisation, ADMIN).sign())
-                    .await
-                    .status,
+                app.me(&app.entra.v1(tenant, ADMIN).sign()).await.status,
                 StatusCode::OK
             );
         }
@@ -60,8 +58,8 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         key.as_object_mut().unwrap().remove(member);
         key
     };
-    let ours = format!("https://login.microsoftonline.com/{}/v2.0", CONTOSO.tenant);
-    let theirs = format!("https://login.microsoftonline.com/{}/v2.0", FABRIKAM.tenant);
+    let ours = format!("https://login.microsoftonline.com/{}/v2.0", CONTOSO.id);
+    let theirs = format!("https://login.microsoftonline.com/{}/v2.0", FABRIKAM.id);
     let personal = "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0";
 
     for (case, mut key, used) in [
@@ -154,24 +152,24 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
         .collect();
     let first = SigningKey::first().jwk();
     let padded = json!({ "keys": [first], "padding": "p".repeat(256 * 1024) }).to_string();
-    for behaviour in [
-        Behaviour::Fail(500),
-        Behaviour::Fail(404),
-        Behaviour::Fail(204),
-        Behaviour::RedirectTo(FABRIKAM),
-        Behaviour::Bytes(b"<html>proxy login</html>".to_vec()),
-        Behaviour::Bytes(br#"{"keys":[]}"#.to_vec()),
-        Behaviour::Bytes(br#"{"keys":{}}"#.to_vec()),
-        Behaviour::Bytes(json!({ "keys": hundred_and_one }).to_string().into_bytes()),
-        Behaviour::Bytes(padded.into_bytes()),
+    for response in [
+        KeysResponse::Status(500),
+        KeysResponse::Status(404),
+        KeysResponse::Status(204),
+        KeysResponse::RedirectTo(FABRIKAM),
+        KeysResponse::Bytes(b"<html>proxy login</html>".to_vec()),
+        KeysResponse::Bytes(br#"{"keys":[]}"#.to_vec()),
+        KeysResponse::Bytes(br#"{"keys":{}}"#.to_vec()),
+        KeysResponse::Bytes(json!({ "keys": hundred_and_one }).to_string().into_bytes()),
+        KeysResponse::Bytes(padded.into_bytes()),
     ] {
         let app = TestApp::start().await;
-        app.entra.behave(CONTOSO, behaviour.clone());
+        app.entra.set_keys_response(CONTOSO, response.clone());
         let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
         assert_eq!(
             answer.status,
             StatusCode::SERVICE_UNAVAILABLE,
-            "{behaviour:.60?}"
+            "{response:.60?}"
         );
         assert_eq!(
             answer.detail(),
@@ -217,9 +215,9 @@ async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
 #[tokio::test]
 async fn a_token_that_expires_while_its_key_is_fetched_is_refused() {
     let app = TestApp::start().await;
-    app.entra.behave(
+    app.entra.set_keys_response(
         CONTOSO,
-        Behaviour::Delay(std::time::Duration::from_millis(300)),
+        KeysResponse::Delay(std::time::Duration::from_millis(300)),
     );
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let clock = app.clock.clone();

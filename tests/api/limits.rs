@@ -1,4 +1,4 @@
-//! What one client, and one organisation, may take of the service.
+//! What one client, and one tenant, may take of the service.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -15,11 +15,11 @@ use crate::{
     service::health,
     support::{
         app::TestApp,
-        people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, Organisation, Person, READER},
+        users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, READER, Tenant, User},
     },
 };
 
-const EDITOR_OF_CONTOSO: (Organisation, Person) = (CONTOSO, EDITOR);
+const EDITOR_OF_CONTOSO: (Tenant, User) = (CONTOSO, EDITOR);
 
 fn connect(app: &TestApp) -> TcpStream {
     let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
@@ -52,11 +52,10 @@ async fn an_organisation_may_have_so_many_tasks_and_no_more() {
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert_eq!(
         answer.detail(),
-        "Your organisation has 2 tasks, as many as it may: delete some first"
+        "Your tenant has 2 tasks, as many as it may: delete some first"
     );
 
-    app.create((FABRIKAM, EDITOR), "another organisation's")
-        .await;
+    app.create((FABRIKAM, EDITOR), "another tenant's").await;
     app.send_as((CONTOSO, ADMIN), Method::DELETE, "/api/tasks/1", None)
         .await;
     assert_eq!(
@@ -70,8 +69,8 @@ async fn an_organisation_may_have_so_many_tasks_and_no_more() {
 async fn an_organisation_that_is_too_fast_waits_and_nobody_else_does() {
     let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
     let list = async |who| app.send_as(who, Method::GET, "/api/tasks", None).await;
-    for person in [ADMIN, EDITOR, READER, ADMIN, EDITOR] {
-        assert_eq!(list((CONTOSO, person)).await.status, StatusCode::OK);
+    for user in [ADMIN, EDITOR, READER, ADMIN, EDITOR] {
+        assert_eq!(list((CONTOSO, user)).await.status, StatusCode::OK);
     }
     let refused = list((CONTOSO, READER)).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);

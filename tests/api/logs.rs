@@ -10,9 +10,9 @@ use crate::{
     service::Service,
     support::{
         app::{Answer, answer, listen},
-        entra::{Behaviour, MockEntra},
-        people::{ADMIN, CONTOSO, NORTHWIND, Organisation, Person, READER},
+        entra::{KeysResponse, MockEntra},
         tokens::{SigningKey, Token},
+        users::{ADMIN, CONTOSO, NORTHWIND, READER, Tenant, User},
     },
 };
 
@@ -59,8 +59,8 @@ impl Watched {
         serde_json::from_str(&line).unwrap()
     }
 
-    fn good(&self, organisation: Organisation, person: Person) -> Token {
-        self.entra.v1(organisation, person)
+    fn good(&self, tenant: Tenant, user: User) -> Token {
+        self.entra.v1(tenant, user)
     }
 }
 
@@ -80,7 +80,7 @@ async fn a_requests_line_says_who_what_how_long_and_in_which_trace() {
     let expected = json!({
         "timestamp": null, "level": "INFO", "target": "tenant_tasks::request", "message": "request",
         "request_id": answer.header("x-request-id"), "trace_id": TRACE, "method": "POST", "route": "/api/tasks",
-        "status": 200, "duration_us": null, "tenant": CONTOSO.tenant, "user": ADMIN.oid(CONTOSO),
+        "status": 200, "duration_us": null, "tenant": CONTOSO.id, "user": ADMIN.oid(CONTOSO),
     });
     assert_eq!(line, expected);
 }
@@ -90,13 +90,13 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
     let revoked = SigningKey::second();
     let watched = Watched::start(&[("REVOKED_KEY_IDS", &revoked.key_id)]).await;
     let good = || watched.good(CONTOSO, ADMIN);
-    let (contoso, admin) = (json!(CONTOSO.tenant), json!(ADMIN.oid(CONTOSO)));
+    let (contoso, admin) = (json!(CONTOSO.id), json!(ADMIN.oid(CONTOSO)));
     for (token, message, reason, who) in [
         (
             watched.good(NORTHWIND, ADMIN),
             "tenant refused",
             "tenant_not_allowed",
-            json!({"unverified_tenant": NORTHWIND.tenant}),
+            json!({"unverified_tenant": NORTHWIND.id}),
         ),
         (
             watched.good(CONTOSO, READER),
@@ -160,7 +160,7 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_reloaded_and_keys_revoked_are_audited_too() {
-    let file = |more: &str| format!("ALLOWED_TENANT_IDS={}\n{more}", CONTOSO.tenant);
+    let file = |more: &str| format!("ALLOWED_TENANT_IDS={}\n{more}", CONTOSO.id);
     let service = Service::start_with_file(&file(""), &[]);
     for (more, message) in [
         (
@@ -190,7 +190,7 @@ async fn a_client_that_goes_away_before_its_answer_leaves_a_line_too() {
         .await;
     watched
         .entra
-        .behave(CONTOSO, Behaviour::Delay(Duration::from_secs(2)));
+        .set_keys_response(CONTOSO, KeysResponse::Delay(Duration::from_secs(2)));
     let fetches = watched.entra.fetches(CONTOSO);
     let unknown = watched
         .good(CONTOSO, ADMIN)
@@ -211,7 +211,7 @@ async fn a_client_that_goes_away_before_its_answer_leaves_a_line_too() {
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&line["status"], &line["unverified_tenant"]),
-        (&json!(499), &json!(CONTOSO.tenant)),
+        (&json!(499), &json!(CONTOSO.id)),
         "{line}"
     );
 }

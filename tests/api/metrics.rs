@@ -17,9 +17,9 @@ use crate::{
     service::Service,
     support::{
         app::{TestApp, answer},
-        entra::Behaviour,
-        people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER},
+        entra::KeysResponse,
         tokens::SigningKey,
+        users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER},
     },
 };
 
@@ -124,9 +124,11 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
     let app = TestApp::start().await;
     app.verifier.start_due_fetches().await;
     app.clock.step(Duration::from_mins(90));
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     app.verifier.start_due_fetches().await;
-    app.entra.behave(CONTOSO, Behaviour::Serve);
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Published);
     app.entra.publish(
         FABRIKAM,
         &[
@@ -137,7 +139,8 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
         ],
     );
     app.clock.step(Duration::from_mins(90));
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     app.verifier.start_due_fetches().await;
     for number in 0..5 {
         let unknown = app
@@ -147,7 +150,7 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
         app.me(&unknown.sign()).await;
     }
     let series = series(&app).await;
-    let (contoso, fabrikam) = (CONTOSO.tenant, FABRIKAM.tenant);
+    let (contoso, fabrikam) = (CONTOSO.id, FABRIKAM.id);
     for (name, value) in [
         (format!("signing_keys{{tenant=\"{contoso}\"}}"), 2.0),
         (
@@ -203,15 +206,15 @@ async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_alon
         .with("iss", format!("https://sts.windows.net/{nobody}/"))
         .sign())
         .await;
-    let tenants = Tenants::Listed([NORTHWIND.tenant.parse().unwrap()].into());
+    let tenants = Tenants::Listed([NORTHWIND.id.parse().unwrap()].into());
     app.verifier.replace_access(Access {
         tenants,
         revoked_keys: HashSet::new(),
     });
     let series = series(&app).await;
     for (tenant, outcome, count) in [
-        (NORTHWIND.tenant, "ok", 1.0),
-        (NORTHWIND.tenant, "failed", 0.0),
+        (NORTHWIND.id, "ok", 1.0),
+        (NORTHWIND.id, "failed", 0.0),
         ("other", "ok", 1.0),
         ("other", "failed", 1.0),
     ] {
@@ -332,8 +335,8 @@ async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
     let (port, none) = (service.address.clone(), [("METRICS_ADDR", "")]);
     assert!(Service::start(&none).metrics_address.is_none());
     let (mut command, _directory) = crate::service::command(&[
-        ("AZURE_API_CLIENT_ID", crate::support::people::API_CLIENT_ID),
-        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("AZURE_API_CLIENT_ID", crate::support::users::API_CLIENT_ID),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", "0"),
         ("METRICS_ADDR", &port),
     ]);
@@ -348,7 +351,7 @@ async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_are_told_until_they_do() {
-    let file = format!("ALLOWED_TENANT_IDS={}\n", CONTOSO.tenant);
+    let file = format!("ALLOWED_TENANT_IDS={}\n", CONTOSO.id);
     let service = Service::start_with_file(&file, &[("METRICS_ADDR", "127.0.0.1:0")]);
     let metrics = service.metrics_address.clone().unwrap();
     let is_current = async || {

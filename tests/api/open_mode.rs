@@ -7,16 +7,16 @@ use tenant_tasks::auth::{AuthError, Caller};
 
 use crate::support::{
     app::TestApp,
-    entra::Behaviour,
-    people::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Organisation, absent_tenant},
+    entra::KeysResponse,
     tokens::{SigningKey, Token},
+    users::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Tenant, absent_tenant},
 };
 
-/// An organisation nobody has heard of.
-fn stranger(number: usize) -> Organisation {
-    Organisation {
+/// An tenant nobody has heard of.
+fn stranger(number: usize) -> Tenant {
+    Tenant {
         name: "stranger",
-        tenant: Box::leak(absent_tenant(number).into_boxed_str()),
+        id: Box::leak(absent_tenant(number).into_boxed_str()),
     }
 }
 
@@ -126,7 +126,7 @@ async fn strangers_tokens_for_a_real_tenant_earn_it_no_place_among_the_known() {
 async fn a_newcomer_who_comes_in_during_a_flood_keeps_their_place() {
     let app = open().await;
     app.entra
-        .behave(FABRIKAM, Behaviour::Delay(Duration::from_millis(500)));
+        .set_keys_response(FABRIKAM, KeysResponse::Delay(Duration::from_millis(500)));
     let newcomer = app.entra.v1(FABRIKAM, ADMIN).sign();
     let template = app.entra.v1(CONTOSO, ADMIN);
     let flood = async {
@@ -162,7 +162,8 @@ async fn a_stranger_recovers_from_a_failed_fetch_without_being_known() {
         StatusCode::UNAUTHORIZED
     );
     app.entra.publish(CONTOSO, &[SigningKey::third().jwk()]);
-    app.entra.behave(CONTOSO, Behaviour::Fail(500));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(500));
     let rolled_over = app
         .entra
         .v1(CONTOSO, ADMIN)
@@ -172,7 +173,8 @@ async fn a_stranger_recovers_from_a_failed_fetch_without_being_known() {
         app.me(&rolled_over).await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
-    app.entra.behave(CONTOSO, Behaviour::Serve);
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Published);
     app.clock.step(Duration::from_secs(1));
     assert_eq!(app.me(&rolled_over).await.status, StatusCode::OK);
 }

@@ -20,8 +20,8 @@ use crate::{
     service::{Service, command, health},
     support::{
         app::{TestApp, answer, listen},
-        entra::{Behaviour, MockEntra},
-        people::{ADMIN, API_CLIENT_ID, CONTOSO},
+        entra::{KeysResponse, MockEntra},
+        users::{ADMIN, API_CLIENT_ID, CONTOSO},
     },
 };
 
@@ -63,7 +63,7 @@ fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
     let port = taken.local_addr().unwrap().port().to_string();
     let (output, message) = refused(&[
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", &port),
     ]);
     assert_eq!(output.status.code(), Some(1));
@@ -78,7 +78,7 @@ fn settings_are_read_from_a_file_too_and_the_environment_wins() {
     let (mut command, directory) = command(&[("PORT", "not a port")]);
     let file = format!(
         "AZURE_API_CLIENT_ID={API_CLIENT_ID}\nAZURE_HOME_TENANT_ID={}\nPORT=0\n",
-        CONTOSO.tenant
+        CONTOSO.id
     );
     std::fs::write(directory.path().join(".env"), file).unwrap();
     let message = String::from_utf8(command.output().unwrap().stderr).unwrap();
@@ -92,7 +92,7 @@ fn settings_are_read_from_a_file_too_and_the_environment_wins() {
 async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean() {
     for signal in ["-TERM", "-INT"] {
         let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
-        entra.behave(CONTOSO, Behaviour::Delay(Duration::from_secs(1)));
+        entra.set_keys_response(CONTOSO, KeysResponse::Delay(Duration::from_secs(1)));
         let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
         let token = entra.v1(CONTOSO, ADMIN).sign();
         let (mut idle, mut busy) = (service.connect(), service.connect());

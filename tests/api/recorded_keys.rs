@@ -13,8 +13,8 @@ use tenant_tasks::auth::Caller;
 
 use crate::support::{
     app::TestApp,
-    people::{ADMIN, CONTOSO},
     tokens::SigningKey,
+    users::{ADMIN, CONTOSO},
 };
 
 const EXCERPT: &str = include_str!("../support/entra-keys-times.json");

@@ -14,12 +14,12 @@ use crate::{
     support::{
         app::{Answer, answer, listen},
         entra::MockEntra,
-        people::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Organisation},
+        users::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Tenant},
     },
 };
 
 /// A service whose allowed tenants are in a file, and the stand-in it trusts.
-async fn start(allowed: &[Organisation]) -> (MockEntra, Service) {
+async fn start(allowed: &[Tenant]) -> (MockEntra, Service) {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
     let service = Service::start_with_file(
         &file(allowed),
@@ -28,11 +28,8 @@ async fn start(allowed: &[Organisation]) -> (MockEntra, Service) {
     (entra, service)
 }
 
-fn file(allowed: &[Organisation]) -> String {
-    let tenants: Vec<_> = allowed
-        .iter()
-        .map(|organisation| organisation.tenant)
-        .collect();
+fn file(allowed: &[Tenant]) -> String {
+    let tenants: Vec<_> = allowed.iter().map(|tenant| tenant.id).collect();
     format!("ALLOWED_TENANT_IDS={}\n", tenants.join(","))
 }
 
@@ -48,8 +45,7 @@ async fn me(client: &reqwest::Client, service: &Service, token: &str) -> Answer 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sighup_tenants_come_and_go_under_load_and_nobody_else_notices() {
     let (entra, service) = start(&[CONTOSO, FABRIKAM]).await;
-    let tokens =
-        [CONTOSO, FABRIKAM, NORTHWIND].map(|organisation| entra.v1(organisation, ADMIN).sign());
+    let tokens = [CONTOSO, FABRIKAM, NORTHWIND].map(|tenant| entra.v1(tenant, ADMIN).sign());
     let [staying, leaving, coming] = &tokens;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     assert_eq!(me(&client, &service, leaving).await.status, StatusCode::OK);
@@ -116,7 +112,7 @@ async fn a_change_of_the_file_is_noticed_without_being_told() {
     let line =
         tokio::task::spawn_blocking(move || (service.wait_for_line("tenant added"), service));
     let (line, service) = line.await.unwrap();
-    assert!(line.contains(FABRIKAM.tenant), "{line}");
+    assert!(line.contains(FABRIKAM.id), "{line}");
     assert_eq!(me(&client, &service, &token).await.status, StatusCode::OK);
 }
 

@@ -26,15 +26,15 @@ use crate::{
     support::{
         app::{TestApp, listen, settings},
         entra::MockEntra,
-        people::{ADMIN, CONTOSO, FABRIKAM, Organisation},
         postgres::{Database, ThrowAway, begin, connect, say_left_out},
+        users::{ADMIN, CONTOSO, FABRIKAM, Tenant},
     },
 };
 
 /// How long a replica may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Clients at work at the same time, half of them in each organisation.
+/// Clients at work at the same time, half of them in each tenant.
 const CLIENTS: usize = 8;
 
 /// Replicas of the service, whose place in the round is kept while one is replaced.
@@ -69,7 +69,7 @@ impl Replicas {
     }
 
     fn launch(&self) -> Service {
-        let allowed = format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant);
+        let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
         Service::start(&[
             ("AZURE_AUTHORITY_HOST", &self.entra.authority),
             ("ALLOWED_TENANT_IDS", &allowed),
@@ -93,16 +93,16 @@ impl Replicas {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
-            let organisation = if number % 2 == 0 { CONTOSO } else { FABRIKAM };
+            let tenant = if number % 2 == 0 { CONTOSO } else { FABRIKAM };
             let client = LoadClient {
                 number,
-                token: self.entra.v1(organisation, ADMIN).sign(),
+                token: self.entra.v1(tenant, ADMIN).sign(),
                 http: http_client(),
                 addresses: Arc::clone(&self.addresses),
                 turn: number,
                 acknowledged: Arc::clone(&acknowledged),
                 record: Record {
-                    organisation,
+                    tenant,
                     ..Record::default()
                 },
             };
@@ -166,7 +166,7 @@ impl Load {
 /// What one client knows after its work.
 #[derive(Default)]
 struct Record {
-    organisation: Organisation,
+    tenant: Tenant,
     /// Every id it was given.
     given: Vec<u64>,
     /// What may be found of each task that it made and did not delete: more than one thing only if a change was not
@@ -292,12 +292,12 @@ impl LoadClient {
 
 /// Holds what the clients were told against what the database has.
 async fn compare(records: &[Record], database: &Client) {
-    for organisation in [CONTOSO, FABRIKAM] {
+    for tenant in [CONTOSO, FABRIKAM] {
         let records: Vec<_> = records
             .iter()
-            .filter(|record| record.organisation == organisation)
+            .filter(|record| record.tenant == tenant)
             .collect();
-        database.batch_execute(&begin(organisation)).await.unwrap();
+        database.batch_execute(&begin(tenant)).await.unwrap();
         let rows = database
             .query("SELECT id, title, completed FROM tasks", &[])
             .await

@@ -1,12 +1,12 @@
-//! Who may call what: every route, every person, against their own task, another's, and
-//! another organisation's.
+//! Who may call what: every route, every user, against their own task, another's, and
+//! another tenant's.
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::support::{
     app::TestApp,
-    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NOROLE, PEOPLE, Person, READER},
+    users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NOROLE, READER, USERS, User},
 };
 
 const NOT_FOUND: &str = r#"{"detail":"Task not found"}"#;
@@ -32,28 +32,28 @@ const MATRIX: [(&str, &str, Row); 10] = [
 #[tokio::test]
 async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
     for (method, target, row) in MATRIX {
-        for (person, expected) in PEOPLE.into_iter().zip(row) {
+        for (user, expected) in USERS.into_iter().zip(row) {
             let app = TestApp::start().await;
             let path = match target {
                 "me" => "/api/me".to_owned(),
                 "list" => "/api/tasks".to_owned(),
-                _ => format!("/api/tasks/{}", prepare(&app, person, target).await),
+                _ => format!("/api/tasks/{}", prepare(&app, user, target).await),
             };
             let body = match method {
                 "POST" | "PATCH" => Some(json!({ "title": "changed" })),
                 _ => None,
             };
-            let case = format!("{method} {target} as {}", person.name);
+            let case = format!("{method} {target} as {}", user.name);
             let method = Method::from_bytes(method.as_bytes()).unwrap();
 
             let answer = app
-                .send_as((CONTOSO, person), method.clone(), &path, body)
+                .send_as((CONTOSO, user), method.clone(), &path, body)
                 .await;
             assert_eq!(answer.status.as_u16(), expected, "{case}: {}", answer.body);
             if expected == 404 {
                 assert_eq!(answer.body, NOT_FOUND, "{case}");
             }
-            // Whatever was answered, the other organisation's task is as it was.
+            // Whatever was answered, the other tenant's task is as it was.
             if target == "another tenant's" {
                 assert_eq!(
                     app.titles((FABRIKAM, ADMIN)).await,
@@ -66,11 +66,11 @@ async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
 }
 
 /// Makes a task in the way a row says and gives its id, which exists in no other tenant.
-async fn prepare(app: &TestApp, person: Person, target: &str) -> u64 {
-    let other = if person == ADMIN { EDITOR } else { ADMIN };
+async fn prepare(app: &TestApp, user: User, target: &str) -> u64 {
+    let other = if user == ADMIN { EDITOR } else { ADMIN };
     match target {
         // A reader cannot create: they had the Editor role when they did.
-        "own" => create_as_editor(app, person).await,
+        "own" => create_as_editor(app, user).await,
         "another's" => app.create((CONTOSO, other), "task").await,
         "another tenant's" => {
             for title in ["filler 1", "filler 2"] {
@@ -82,10 +82,10 @@ async fn prepare(app: &TestApp, person: Person, target: &str) -> u64 {
     }
 }
 
-async fn create_as_editor(app: &TestApp, person: Person) -> u64 {
+async fn create_as_editor(app: &TestApp, user: User) -> u64 {
     let token = app
         .entra
-        .v1(CONTOSO, person)
+        .v1(CONTOSO, user)
         .with("roles", json!(["Editor"]))
         .sign();
     let body = Some(json!({ "title": "task" }));
@@ -99,7 +99,7 @@ async fn create_as_editor(app: &TestApp, person: Person) -> u64 {
 #[tokio::test]
 async fn a_missing_role_is_named_with_the_roles_one_has() {
     let app = TestApp::start().await;
-    for (person, method, path, detail) in [
+    for (user, method, path, detail) in [
         (
             READER,
             Method::POST,
@@ -119,7 +119,7 @@ async fn a_missing_role_is_named_with_the_roles_one_has() {
             "Insufficient permissions. Required: Admin. Your roles: Editor",
         ),
     ] {
-        let answer = app.send_as((CONTOSO, person), method, path, None).await;
+        let answer = app.send_as((CONTOSO, user), method, path, None).await;
         assert_eq!(
             (answer.status, answer.detail().as_str()),
             (StatusCode::FORBIDDEN, detail)

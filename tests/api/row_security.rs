@@ -1,4 +1,4 @@
-//! The database itself keeps organisations apart, even from statements that forget to, and the service refuses
+//! The database itself keeps tenants apart, even from statements that forget to, and the service refuses
 //! to work where it would not.
 
 use tenant_tasks::{
@@ -11,8 +11,8 @@ use crate::{
     service::command,
     support::{
         app::{TestApp, settings},
-        people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Organisation},
         postgres::{self, Database},
+        users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Tenant},
     },
 };
 
@@ -30,9 +30,9 @@ async fn with_tasks() -> (TestApp, Client) {
     (app, client)
 }
 
-async fn begin(client: &Client, organisation: Organisation) {
+async fn begin(client: &Client, tenant: Tenant) {
     client
-        .batch_execute(&postgres::begin(organisation))
+        .batch_execute(&postgres::begin(tenant))
         .await
         .unwrap();
 }
@@ -106,13 +106,10 @@ async fn no_row_can_be_written_into_another_tenant() {
     let (_app, client) = with_tasks().await;
     let insert = format!(
         "INSERT INTO tasks VALUES ('{}', 9, gen_random_uuid(), false, 'someone', 'x')",
-        FABRIKAM.tenant
+        FABRIKAM.id
     );
-    let moved = format!("UPDATE tasks SET tenant_id = '{}'", FABRIKAM.tenant);
-    let counter = format!(
-        "INSERT INTO tenants VALUES ('{}', 1, 1, 1)",
-        FABRIKAM.tenant
-    );
+    let moved = format!("UPDATE tasks SET tenant_id = '{}'", FABRIKAM.id);
+    let counter = format!("INSERT INTO tenants VALUES ('{}', 1, 1, 1)", FABRIKAM.id);
     for sql in [insert, moved, counter] {
         begin(&client, CONTOSO).await;
         let error = client.batch_execute(&sql).await.unwrap_err();
@@ -270,7 +267,7 @@ async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
     database.execute_as_superuser(&create).await;
     let (mut command, _directory) = command(&[
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
         ("DATABASE_URL", &database.url_as(&name)),
         ("PORT", "0"),
@@ -288,7 +285,7 @@ async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
         .await;
 }
 
-/// What people write does not reach the log, not even where the database's client would write it down.
+/// What users write does not reach the log, not even where the database's client would write it down.
 #[tokio::test]
 async fn neither_titles_nor_names_reach_the_log() {
     let database = Database::create().await;

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::people::{API_CLIENT_ID, CONTOSO};
+use crate::support::users::{API_CLIENT_ID, CONTOSO};
 
 /// How long to wait for a line of the log before a test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +43,7 @@ pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir)
 fn minimal_with<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let minimal = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-        ("AZURE_HOME_TENANT_ID", CONTOSO.tenant),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         // Nobody listens there, so no test leaves this machine.
         ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
         ("PORT", "0"),

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{TestApp, answer},
-    people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
+    users::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
 };
 
 #[tokio::test]
 async fn a_task_is_created_listed_changed_and_deleted() {
     let app = TestApp::start().await;
     let editor = (CONTOSO, EDITOR);
-    let tenant = CONTOSO.tenant;
+    let tenant = CONTOSO.id;
 
     let created = app
         .send_as(
@@ -232,14 +232,14 @@ async fn every_wrong_member_is_named_at_once() {
 #[tokio::test]
 async fn unknown_members_are_ignored() {
     let app = TestApp::start().await;
-    let body = json!({ "title": "x", "id": 99, "completed": true, "tenant_id": FABRIKAM.tenant, "owner_id": "me" });
+    let body = json!({ "title": "x", "id": 99, "completed": true, "tenant_id": FABRIKAM.id, "owner_id": "me" });
     let answer = app
         .send_as((CONTOSO, EDITOR), Method::POST, "/api/tasks", Some(body))
         .await;
     let task = answer.json();
     assert_eq!(
         (&task["id"], &task["completed"], &task["tenant_id"]),
-        (&json!(1), &json!(false), &json!(CONTOSO.tenant))
+        (&json!(1), &json!(false), &json!(CONTOSO.id))
     );
 }
 

@@ -9,9 +9,9 @@ use crate::{
     open_mode::resident,
     support::{
         app::TestApp,
-        entra::Behaviour,
-        people::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
+        entra::KeysResponse,
         tokens::SigningKey,
+        users::{ADMIN, CONTOSO, EDITOR, FABRIKAM},
     },
 };
 
@@ -102,7 +102,7 @@ async fn it_expires_to_the_second() {
 async fn its_tenant_is_refused_on_the_very_next_request_after_it_was_removed() {
     let (app, token) = accepted().await;
     app.verifier
-        .replace_access(access(&[FABRIKAM.tenant], HashSet::new()));
+        .replace_access(access(&[FABRIKAM.id], HashSet::new()));
     assert_eq!(app.me(&token).await.status, StatusCode::FORBIDDEN);
 }
 
@@ -111,12 +111,12 @@ async fn its_key_is_refused_on_the_very_next_request_after_it_was_revoked() {
     let (app, token) = accepted().await;
     let key_id = KeyId::parse(&SigningKey::first().key_id).unwrap();
     app.verifier
-        .replace_access(access(&[CONTOSO.tenant], HashSet::from([key_id])));
+        .replace_access(access(&[CONTOSO.id], HashSet::from([key_id])));
     let answer = app.me(&token).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert_eq!(answer.detail(), "Unable to find signing key");
     app.verifier
-        .replace_access(access(&[CONTOSO.tenant], HashSet::new()));
+        .replace_access(access(&[CONTOSO.id], HashSet::new()));
     assert_eq!(
         app.me(&token).await.status,
         StatusCode::OK,
@@ -127,7 +127,8 @@ async fn its_key_is_refused_on_the_very_next_request_after_it_was_revoked() {
 #[tokio::test]
 async fn it_is_refused_when_its_key_has_not_been_seen_for_a_day() {
     let (app, token) = accepted().await;
-    app.entra.behave(CONTOSO, Behaviour::Fail(503));
+    app.entra
+        .set_keys_response(CONTOSO, KeysResponse::Status(503));
     app.clock
         .step(Duration::from_hours(24) - Duration::from_secs(1));
     assert_eq!(app.me(&token).await.status, StatusCode::OK);
@@ -140,10 +141,10 @@ async fn another_key_under_the_same_key_id_does_not_vouch_for_it() {
     let (app, token) = accepted().await;
     let impostor = SigningKey::third().named(&SigningKey::first().key_id);
     app.verifier
-        .replace_access(access(&[FABRIKAM.tenant], HashSet::new()));
+        .replace_access(access(&[FABRIKAM.id], HashSet::new()));
     app.entra.publish(CONTOSO, &[impostor.jwk()]);
     app.verifier
-        .replace_access(access(&[CONTOSO.tenant], HashSet::new()));
+        .replace_access(access(&[CONTOSO.id], HashSet::new()));
     // Waits for the impostor's document: from here on its key is the one at hand.
     let theirs = app.entra.v1(CONTOSO, ADMIN).signed_by(impostor).sign();
     app.verifier

@@ -35,8 +35,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use support::{
     entra::MockEntra,
-    people::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Organisation, Person},
     tokens::SigningKey,
+    users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Tenant, User},
 };
 use tenant_tasks::{
     clock::SystemClock,
@@ -100,8 +100,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         "floor": url(&floor)?,
         "floor_rsa": url(&rsa_floor)?,
         "client_id": API_CLIENT_ID,
-        "tenants": { CONTOSO.name: CONTOSO.tenant, FABRIKAM.name: FABRIKAM.tenant },
-        "tokens": people().map(|(organisation, person)| named_token(&entra, organisation, person))
+        "tenants": { CONTOSO.name: CONTOSO.id, FABRIKAM.name: FABRIKAM.id },
+        "tokens": users().map(|(tenant, user)| named_token(&entra, tenant, user))
             .into_iter().collect::<serde_json::Map<_, _>>(),
         "many": many,
         "new": new,
@@ -111,7 +111,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     // As the service would be started, so that the floor logs what it does.
     let settings = Variables::from([
         ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
-        ("ALLOWED_TENANT_IDS".to_owned(), CONTOSO.tenant.to_owned()),
+        ("ALLOWED_TENANT_IDS".to_owned(), CONTOSO.id.to_owned()),
     ]);
     let config = Config::parse(&settings)?;
     let _log = Log::start(
@@ -144,7 +144,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn people() -> [(Organisation, Person); 4] {
+fn users() -> [(Tenant, User); 4] {
     [
         (CONTOSO, ADMIN),
         (CONTOSO, EDITOR),
@@ -153,12 +153,9 @@ fn people() -> [(Organisation, Person); 4] {
     ]
 }
 
-fn named_token(entra: &MockEntra, organisation: Organisation, person: Person) -> (String, Value) {
-    let token = entra.v1(organisation, person).sign();
-    (
-        format!("{}/{}", organisation.name, person.name),
-        token.into(),
-    )
+fn named_token(entra: &MockEntra, tenant: Tenant, user: User) -> (String, Value) {
+    let token = entra.v1(tenant, user).sign();
+    (format!("{}/{}", tenant.name, user.name), token.into())
 }
 
 /// Good tokens of contoso's editor, each another one.
@@ -220,7 +217,7 @@ fn seconds_of_one_verification(entra: &MockEntra) -> f64 {
 fn owner() -> Owner {
     let parse = "the stand-in's ids are GUIDs";
     Owner {
-        tenant: CONTOSO.tenant.parse().expect(parse),
+        tenant: CONTOSO.id.parse().expect(parse),
         user: EDITOR.oid(CONTOSO).parse().expect(parse),
     }
 }

@@ -1,4 +1,4 @@
-//! The whole service and a stand-in for Entra on this machine, with no Azure account.
+//! The whole service and the local Entra on this machine, with no Azure account.
 //!
 //! `PORT` (8000) is the API's, `ENTRA_PORT` (8001) the stand-in's. Nothing else is read
 //! from the environment but `RUST_LOG` and `LOG_FORMAT`.
@@ -11,7 +11,7 @@ use std::{env, process::ExitCode, sync::Arc};
 
 use support::{
     entra::MockEntra,
-    people::{API_CLIENT_ID, CONTOSO, FABRIKAM, SPA_CLIENT_ID},
+    users::{API_CLIENT_ID, CONTOSO, FABRIKAM, SPA_CLIENT_ID},
 };
 use tenant_tasks::{
     auth::Verifier,
@@ -82,7 +82,7 @@ fn settings(entra: &MockEntra) -> Variables {
         ("AZURE_SPA_CLIENT_ID".to_owned(), SPA_CLIENT_ID.to_owned()),
         (
             "ALLOWED_TENANT_IDS".to_owned(),
-            format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant),
+            format!("{},{}", CONTOSO.id, FABRIKAM.id),
         ),
     ]);
     for name in ["RUST_LOG", "LOG_FORMAT"] {
@@ -115,7 +115,7 @@ fn variable(name: &str) -> Option<String> {
 
 fn tour(api: &str, entra: &str) -> String {
     format!(
-        r#"tenant-tasks sandbox: the API on {api}, a stand-in for Entra on {entra}
+        r#"tenant-tasks sandbox: the API on {api}, the local Entra on {entra}
 
 In a browser: {api}/docs, Authorize, and choose who you are.
 

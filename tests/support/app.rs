@@ -30,11 +30,11 @@ use tokio::net::TcpListener;
 
 use super::{
     entra::MockEntra,
-    people::{API_CLIENT_ID, CONTOSO, FABRIKAM, Organisation, Person},
     postgres::Database,
+    users::{API_CLIENT_ID, CONTOSO, FABRIKAM, Tenant, User},
 };
 
-/// A running service with a stand-in for Entra of its own.
+/// A running service with the local Entra of its own.
 pub struct TestApp {
     pub address: String,
     pub entra: MockEntra,
@@ -170,15 +170,15 @@ impl TestApp {
             .request(method, format!("{}{path}", self.address))
     }
 
-    /// A request by a person with a good token.
+    /// A request by a user with a good token.
     pub async fn send_as(
         &self,
-        (organisation, person): (Organisation, Person),
+        (tenant, user): (Tenant, User),
         method: Method,
         path: &str,
         body: Option<Value>,
     ) -> Answer {
-        let token = self.entra.v1(organisation, person).sign();
+        let token = self.entra.v1(tenant, user).sign();
         self.send(method, path, Some(&token), body).await
     }
 
@@ -188,7 +188,7 @@ impl TestApp {
     }
 
     /// Creates a task and gives its id.
-    pub async fn create(&self, who: (Organisation, Person), title: &str) -> u64 {
+    pub async fn create(&self, who: (Tenant, User), title: &str) -> u64 {
         let answer = self
             .send_as(
                 who,
@@ -202,7 +202,7 @@ impl TestApp {
     }
 
     /// The titles of `GET /api/tasks`, in the order of the answer.
-    pub async fn titles(&self, who: (Organisation, Person)) -> Vec<String> {
+    pub async fn titles(&self, who: (Tenant, User)) -> Vec<String> {
         let answer = self.send_as(who, Method::GET, "/api/tasks", None).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let tasks = answer.json();
@@ -260,7 +260,7 @@ impl Clock for SteppedClock {
 
 /// The settings of a service that trusts the stand-in at `authority`.
 pub fn settings(authority: &str, changes: &[(&str, &str)]) -> Variables {
-    let allowed = format!("{},{}", CONTOSO.tenant, FABRIKAM.tenant);
+    let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
     let settings = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_AUTHORITY_HOST", authority),

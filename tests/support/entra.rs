@@ -1,4 +1,4 @@
-//! A stand-in for Entra on loopback: keys documents, tokens for the asking, and a page to sign in.
+//! The mock Entra on loopback: keys documents, tokens for the asking, and a page to sign in.
 //!
 //! It counts how often each tenant's keys were fetched, and fails on demand.
 
@@ -24,9 +24,9 @@ use tenant_tasks::clock::Clock;
 use tokio::net::TcpListener;
 
 use super::{
-    people::{ORGANISATIONS, Organisation, PEOPLE, Person},
     sign_in,
     tokens::{SigningKey, Token},
+    users::{TENANTS, Tenant, USERS, User},
 };
 
 /// A running stand-in; cloning gives another handle to it.
@@ -34,7 +34,7 @@ use super::{
 pub struct MockEntra {
     /// Its base URL: what `AZURE_AUTHORITY_HOST` is set to.
     pub authority: String,
-    tenants: Arc<Mutex<HashMap<String, Tenant>>>,
+    tenants: Arc<Mutex<HashMap<String, PublishedKeys>>>,
     all_fetches: Arc<AtomicUsize>,
     under_way: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
@@ -42,23 +42,23 @@ pub struct MockEntra {
     clock: Arc<dyn Clock>,
 }
 
-struct Tenant {
+struct PublishedKeys {
     keys: Vec<Value>,
-    behaviour: Behaviour,
+    response: KeysResponse,
     fetches: usize,
 }
 
 /// How a tenant's keys document is answered.
 #[derive(Clone, Debug)]
-pub enum Behaviour {
+pub enum KeysResponse {
     /// As it should be.
-    Serve,
+    Published,
     /// With this status and no document.
-    Fail(u16),
+    Status(u16),
     /// As it should be, after a while.
     Delay(Duration),
     /// With a redirect to another tenant's document, which is there.
-    RedirectTo(Organisation),
+    RedirectTo(Tenant),
     /// With these bytes in place of the document.
     Bytes(Vec<u8>),
 }
@@ -67,16 +67,16 @@ impl MockEntra {
     /// Serves on `listener` until the process or the test's runtime ends.
     pub fn start(listener: TcpListener, clock: Arc<dyn Clock>) -> Self {
         let address = listener.local_addr().expect("a bound listener");
-        let tenants = ORGANISATIONS.map(|organisation| {
+        let tenants = TENANTS.map(|tenant| {
             let keys = vec![
                 SigningKey::first().jwk(),
                 SigningKey::second().named("retired").jwk(),
             ];
             (
-                organisation.tenant.to_owned(),
-                Tenant {
+                tenant.id.to_owned(),
+                PublishedKeys {
                     keys,
-                    behaviour: Behaviour::Serve,
+                    response: KeysResponse::Published,
                     fetches: 0,
                 },
             )
@@ -92,26 +92,26 @@ impl MockEntra {
         };
         let app = Router::new()
             .route("/{tenant}/discovery/v2.0/keys", get(keys_document))
-            .route("/token/{organisation}/{person}", get(token))
+            .route("/token/{tenant}/{user}", get(token))
             .with_state(entra.clone())
             .merge(sign_in::router(entra.clone()));
         tokio::spawn(async move { axum::serve(listener, app).await });
         entra
     }
 
-    /// Publishes these keys for the organisation from now on.
-    pub fn publish(&self, organisation: Organisation, keys: &[Value]) {
-        self.with_tenant(organisation.tenant, |tenant| tenant.keys = keys.to_vec());
+    /// Publishes these keys for the tenant from now on.
+    pub fn publish(&self, tenant: Tenant, keys: &[Value]) {
+        self.with_tenant(tenant.id, |tenant| tenant.keys = keys.to_vec());
     }
 
-    /// Answers the organisation's keys document in this way from now on.
-    pub fn behave(&self, organisation: Organisation, behaviour: Behaviour) {
-        self.with_tenant(organisation.tenant, |tenant| tenant.behaviour = behaviour);
+    /// Answers the tenant's keys document in this way from now on.
+    pub fn set_keys_response(&self, tenant: Tenant, response: KeysResponse) {
+        self.with_tenant(tenant.id, |tenant| tenant.response = response);
     }
 
-    /// How often the organisation's keys document has been asked for.
-    pub fn fetches(&self, organisation: Organisation) -> usize {
-        self.with_tenant(organisation.tenant, |tenant| tenant.fetches)
+    /// How often the tenant's keys document has been asked for.
+    pub fn fetches(&self, tenant: Tenant) -> usize {
+        self.with_tenant(tenant.id, |tenant| tenant.fetches)
             .unwrap_or_default()
     }
 
@@ -131,13 +131,13 @@ impl MockEntra {
     }
 
     /// A good token of version 1.
-    pub fn v1(&self, organisation: Organisation, person: Person) -> Token {
-        Token::v1(organisation, person, self.now())
+    pub fn v1(&self, tenant: Tenant, user: User) -> Token {
+        Token::v1(tenant, user, self.now())
     }
 
     /// A good token of version 2.
-    pub fn v2(&self, organisation: Organisation, person: Person) -> Token {
-        Token::v2(organisation, person, &self.authority, self.now())
+    pub fn v2(&self, tenant: Tenant, user: User) -> Token {
+        Token::v2(tenant, user, &self.authority, self.now())
     }
 
     /// The present, in seconds since the Unix epoch.
@@ -145,7 +145,7 @@ impl MockEntra {
         self.clock.since_epoch().as_secs()
     }
 
-    fn with_tenant<T>(&self, tenant: &str, act: impl FnOnce(&mut Tenant) -> T) -> Option<T> {
+    fn with_tenant<T>(&self, tenant: &str, act: impl FnOnce(&mut PublishedKeys) -> T) -> Option<T> {
         self.tenants
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -166,22 +166,22 @@ async fn keys_document(State(entra): State<MockEntra>, Path(tenant): Path<String
 async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
     let answer = entra.with_tenant(tenant, |tenant| {
         tenant.fetches += 1;
-        (tenant.behaviour.clone(), json!({ "keys": tenant.keys }))
+        (tenant.response.clone(), json!({ "keys": tenant.keys }))
     });
     match answer {
-        Some((Behaviour::Serve, document)) => Json(document).into_response(),
-        Some((Behaviour::Fail(status), _)) => StatusCode::from_u16(status)
+        Some((KeysResponse::Published, document)) => Json(document).into_response(),
+        Some((KeysResponse::Status(status), _)) => StatusCode::from_u16(status)
             .expect("a status")
             .into_response(),
-        Some((Behaviour::Delay(delay), document)) => {
+        Some((KeysResponse::Delay(delay), document)) => {
             tokio::time::sleep(delay).await;
             Json(document).into_response()
         }
-        Some((Behaviour::RedirectTo(other), _)) => {
-            let location = format!("/{}/discovery/v2.0/keys", other.tenant);
+        Some((KeysResponse::RedirectTo(other), _)) => {
+            let location = format!("/{}/discovery/v2.0/keys", other.id);
             (StatusCode::FOUND, [(LOCATION, location)]).into_response()
         }
-        Some((Behaviour::Bytes(bytes), _)) => bytes.into_response(),
+        Some((KeysResponse::Bytes(bytes), _)) => bytes.into_response(),
         None => {
             let delay = entra.absent_delay_millis.load(Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -199,25 +199,23 @@ struct TokenQuery {
 
 async fn token(
     State(entra): State<MockEntra>,
-    Path((organisation, person)): Path<(String, String)>,
+    Path((tenant, user)): Path<(String, String)>,
     Query(query): Query<TokenQuery>,
 ) -> Response {
-    let organisation = ORGANISATIONS
-        .into_iter()
-        .find(|known| known.name == organisation);
-    let person = PEOPLE.into_iter().find(|known| known.name == person);
-    let (Some(organisation), Some(person)) = (organisation, person) else {
+    let tenant = TENANTS.into_iter().find(|known| known.name == tenant);
+    let user = USERS.into_iter().find(|known| known.name == user);
+    let (Some(tenant), Some(user)) = (tenant, user) else {
         let names = |names: Vec<&str>| names.join(", ");
         let help = format!(
-            "no such person: ask for /token/{{organisation}}/{{person}} with one of {} and one of {}\n",
-            names(ORGANISATIONS.iter().map(|known| known.name).collect()),
-            names(PEOPLE.iter().map(|known| known.name).collect()),
+            "no such user: ask for /token/{{tenant}}/{{user}} with one of {} and one of {}\n",
+            names(TENANTS.iter().map(|known| known.name).collect()),
+            names(USERS.iter().map(|known| known.name).collect()),
         );
         return (StatusCode::NOT_FOUND, help).into_response();
     };
     match query.version.as_deref() {
-        None | Some("1") => entra.v1(organisation, person).sign().into_response(),
-        Some("2") => entra.v2(organisation, person).sign().into_response(),
+        None | Some("1") => entra.v1(tenant, user).sign().into_response(),
+        Some("2") => entra.v2(tenant, user).sign().into_response(),
         Some(_) => (StatusCode::BAD_REQUEST, "version is 1 or 2\n").into_response(),
     }
 }

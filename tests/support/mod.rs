@@ -7,8 +7,8 @@
 
 pub mod app;
 pub mod entra;
-pub mod people;
 pub mod postgres;
 pub mod proxy;
 mod sign_in;
 pub mod tokens;
+pub mod users;

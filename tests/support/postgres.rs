@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
-use super::{people::Organisation, proxy::Upstream};
+use super::{proxy::Upstream, users::Tenant};
 
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -122,9 +122,9 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
-/// What begins a transaction in which only the organisation's rows are there.
-pub fn begin(organisation: Organisation) -> String {
-    format!("BEGIN; SET LOCAL app.tenant = '{}'", organisation.tenant)
+/// What begins a transaction in which only the tenant's rows are there.
+pub fn begin(tenant: Tenant) -> String {
+    format!("BEGIN; SET LOCAL app.tenant = '{}'", tenant.id)
 }
 
 /// The role whom `Database::url` connects as.

@@ -17,13 +17,13 @@ pub enum Upstream {
 
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Weather {
+pub enum Fault {
     /// It arrives.
-    Fair,
+    None,
     /// Nobody is there, and who was connected no longer is.
-    Down,
+    Refuse,
     /// Connections stand, and nothing moves on them.
-    Still,
+    Stall,
     /// Of the next thing the service sends so many bytes arrive, and then the connection breaks.
     CutAfter(usize),
     /// All that the service sends arrives and is done, and the connection breaks instead of the answer.
@@ -36,41 +36,41 @@ const COMMITTED: &[u8] = b"COMMIT\0";
 /// A running proxy on a port of loopback.
 pub struct Proxy {
     pub port: u16,
-    weather: watch::Sender<Weather>,
+    fault: watch::Sender<Fault>,
 }
 
 impl Proxy {
-    pub async fn start(upstream: Upstream, weather: Weather) -> Self {
+    pub async fn start(upstream: Upstream, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (weather, forecast) = watch::channel(weather);
+        let (fault, changes) = watch::channel(fault);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, upstream.clone(), forecast.clone()));
+                tokio::spawn(carry(client, upstream.clone(), changes.clone()));
             }
         });
-        Self { port, weather }
+        Self { port, fault }
     }
 
-    pub fn turn(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub fn set_fault(&self, fault: Fault) {
+        self.fault.send_replace(fault);
     }
 }
 
 async fn carry(
     client: TcpStream,
     upstream: Upstream,
-    mut forecast: watch::Receiver<Weather>,
+    mut changes: watch::Receiver<Fault>,
 ) -> io::Result<()> {
-    if *forecast.borrow_and_update() == Weather::Down {
+    if *changes.borrow_and_update() == Fault::Refuse {
         return Ok(());
     }
     match upstream {
         Upstream::Socket(path) => {
-            both_ways(client, UnixStream::connect(path).await?, forecast).await
+            both_ways(client, UnixStream::connect(path).await?, changes).await
         }
         Upstream::Address(host, port) => {
-            both_ways(client, TcpStream::connect((host, port)).await?, forecast).await
+            both_ways(client, TcpStream::connect((host, port)).await?, changes).await
         }
     }
 }
@@ -79,16 +79,16 @@ async fn carry(
 async fn both_ways(
     mut client: TcpStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
-    mut forecast: watch::Receiver<Weather>,
+    mut changes: watch::Receiver<Fault>,
 ) -> io::Result<()> {
     let (mut sent, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let weather = *forecast.borrow_and_update();
-        let moves = !matches!(weather, Weather::Still);
+        let fault = *changes.borrow_and_update();
+        let moves = !matches!(fault, Fault::Stall);
         tokio::select! {
             biased;
-            _ = forecast.changed() => {
-                if *forecast.borrow() == Weather::Down {
+            _ = changes.changed() => {
+                if *changes.borrow() == Fault::Refuse {
                     return Ok(());
                 }
             }
@@ -97,7 +97,7 @@ async fn both_ways(
                 if length == 0 {
                     return Ok(());
                 }
-                if let Weather::CutAfter(limit) = weather {
+                if let Fault::CutAfter(limit) = fault {
                     return server.write_all(&sent[..length.min(limit)]).await;
                 }
                 server.write_all(&sent[..length]).await?;
@@ -105,11 +105,11 @@ async fn both_ways(
             read = server.read(&mut answered), if moves => {
                 let length = read?;
                 let answer = &answered[..length];
-                if weather != Weather::LoseAnswers {
+                if fault != Fault::LoseAnswers {
                     client.write_all(answer).await?;
                 }
                 let is_committed = answer.windows(COMMITTED.len()).any(|bytes| bytes == COMMITTED);
-                if length == 0 || (weather == Weather::LoseAnswers && is_committed) {
+                if length == 0 || (fault == Fault::LoseAnswers && is_committed) {
                     return Ok(());
                 }
             }

@@ -1,5 +1,5 @@
 //! The stand-in's sign-in page, for single-page apps: the authorization code flow with PKCE (RFC 6749, section 4.1,
-//! and RFC 7636), as Entra speaks it. Whoever presses a person's button is that person.
+//! and RFC 7636), as Entra speaks it. Whoever presses a user's button is that user.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use url::{Url, form_urlencoded};
 
 use super::{
     entra::MockEntra,
-    people::{ORGANISATIONS, Organisation, PEOPLE, Person, SPA_CLIENT_ID},
+    users::{SPA_CLIENT_ID, TENANTS, Tenant, USERS, User},
 };
 
 type Parameters = HashMap<String, String>;
@@ -30,8 +30,8 @@ type Parameters = HashMap<String, String>;
 /// Someone who has signed in and not been given tokens for it yet.
 #[derive(Clone)]
 struct Grant {
-    organisation: Organisation,
-    person: Person,
+    tenant: Tenant,
+    user: User,
     /// What the app asked for; none of it is asked again for a refresh token.
     request: Parameters,
 }
@@ -49,7 +49,7 @@ pub(super) fn router(entra: MockEntra) -> Router {
         entra,
         grants: Arc::default(),
     };
-    // What people name when they sign in is not their tenant but `organizations`.
+    // What users name when they sign in is not their tenant but `organizations`.
     Router::new()
         .route(
             "/{tenant}/v2.0/.well-known/openid-configuration",
@@ -57,7 +57,7 @@ pub(super) fn router(entra: MockEntra) -> Router {
         )
         .route("/{tenant}/oauth2/v2.0/authorize", get(authorize))
         .route(
-            "/{tenant}/oauth2/v2.0/authorize/{organisation}/{person}",
+            "/{tenant}/oauth2/v2.0/authorize/{tenant}/{user}",
             get(choose),
         )
         .route("/{tenant}/oauth2/v2.0/token", post(token))
@@ -86,8 +86,8 @@ async fn configuration(State(sign_in): State<SignIn>, Path(tenant): Path<String>
     }))
 }
 
-/// One button a person, which keeps what the app has asked for.
-async fn authorize(Path(tenant): Path<String>, Query(request): Query<Parameters>) -> Response {
+/// One button a user, which keeps what the app has asked for.
+async fn authorize(Path(authority): Path<String>, Query(request): Query<Parameters>) -> Response {
     if let Err(problem) = check(&request) {
         return (StatusCode::BAD_REQUEST, problem).into_response();
     }
@@ -102,17 +102,17 @@ async fn authorize(Path(tenant): Path<String>, Query(request): Query<Parameters>
             fields
         });
     let mut page = String::from(PAGE_START);
-    for organisation in ORGANISATIONS {
-        let _ = write!(page, "<h2>{}</h2>", organisation.name);
-        for person in PEOPLE {
+    for tenant in TENANTS {
+        let _ = write!(page, "<h2>{}</h2>", tenant.name);
+        for user in USERS {
             let _ = write!(
                 page,
                 r#"<form action="/{}/oauth2/v2.0/authorize/{}/{}">{fields}<button>{} ({})</button></form>"#,
-                escaped(&tenant),
-                organisation.name,
-                person.name,
-                person.full_name(),
-                organisation.name,
+                escaped(&authority),
+                tenant.name,
+                user.name,
+                user.full_name(),
+                tenant.name,
             );
         }
     }
@@ -121,7 +121,7 @@ async fn authorize(Path(tenant): Path<String>, Query(request): Query<Parameters>
 
 const PAGE_START: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Sign in: a stand-in for Entra</title>
+<title>Sign in: the local Entra</title>
 <style>
 :root { color-scheme: light dark }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 28rem; margin: 2rem auto; padding: 0 1rem }
@@ -135,14 +135,12 @@ button { font: inherit; width: 100%; padding: .5rem; margin: .2rem 0; cursor: po
 /// Sends the browser back with a code.
 async fn choose(
     State(sign_in): State<SignIn>,
-    Path((_, organisation, person)): Path<(String, String, String)>,
+    Path((_, tenant, user)): Path<(String, String, String)>,
     Query(request): Query<Parameters>,
 ) -> Response {
-    let organisation = ORGANISATIONS
-        .into_iter()
-        .find(|known| known.name == organisation);
-    let person = PEOPLE.into_iter().find(|known| known.name == person);
-    let (Some(organisation), Some(person)) = (organisation, person) else {
+    let tenant = TENANTS.into_iter().find(|known| known.name == tenant);
+    let user = USERS.into_iter().find(|known| known.name == user);
+    let (Some(tenant), Some(user)) = (tenant, user) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let mut address = match check(&request) {
@@ -154,11 +152,11 @@ async fn choose(
         .get("response_mode")
         .is_some_and(|mode| mode == "fragment");
     let code = sign_in.remember(Grant {
-        organisation,
-        person,
+        tenant,
+        user,
         request,
     });
-    let client_info = client_info(organisation, person);
+    let client_info = client_info(tenant, user);
     let answer = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("code", &code),
@@ -214,14 +212,10 @@ async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
         let problem = json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is not valid" });
         return (StatusCode::BAD_REQUEST, Json(problem)).into_response();
     };
-    let Grant {
-        organisation,
-        person,
-        ..
-    } = grant;
+    let Grant { tenant, user, .. } = grant;
     let mut id_token = sign_in
         .entra
-        .v2(organisation, person)
+        .v2(tenant, user)
         .with("aud", SPA_CLIENT_ID)
         .without("scp");
     if let Some(nonce) = grant.request.get("nonce") {
@@ -233,9 +227,9 @@ async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
         "scope": scope,
         "expires_in": 4500,
         "ext_expires_in": 4500,
-        "access_token": sign_in.entra.v2(organisation, person).sign(),
+        "access_token": sign_in.entra.v2(tenant, user).sign(),
         "id_token": id_token.sign(),
-        "client_info": client_info(organisation, person),
+        "client_info": client_info(tenant, user),
         "refresh_token": sign_in.remember(grant),
     }))
     .into_response()
@@ -249,8 +243,8 @@ async fn logout(Query(request): Query<Parameters>) -> Response {
 }
 
 /// Who it is, for the app to tell one account from another.
-fn client_info(organisation: Organisation, person: Person) -> String {
-    let info = json!({ "uid": person.oid(organisation), "utid": organisation.tenant });
+fn client_info(tenant: Tenant, user: User) -> String {
+    let info = json!({ "uid": user.oid(tenant), "utid": tenant.id });
     BASE64_URL_SAFE_NO_PAD.encode(info.to_string())
 }
 

@@ -11,7 +11,7 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
-use super::people::{API_CLIENT_ID, Organisation, Person, SPA_CLIENT_ID};
+use super::users::{API_CLIENT_ID, SPA_CLIENT_ID, Tenant, User};
 
 /// How long a token lives, in seconds.
 const LIFETIME: u64 = 75 * 60;
@@ -29,7 +29,7 @@ static PAIRS: LazyLock<[RsaKeyPair; 3]> = LazyLock::new(|| {
 });
 
 impl SigningKey {
-    /// The key all organisations publish unless told otherwise.
+    /// The key all tenants publish unless told otherwise.
     pub fn first() -> Self {
         Self::number(0)
     }
@@ -105,35 +105,32 @@ pub struct Token {
 
 impl Token {
     /// A version 1 token: what Entra issues for an API that asks for nothing else.
-    pub fn v1(organisation: Organisation, person: Person, now: u64) -> Self {
-        Self::new(organisation, person, now)
+    pub fn v1(tenant: Tenant, user: User, now: u64) -> Self {
+        Self::new(tenant, user, now)
             .with("ver", "1.0")
-            .with(
-                "iss",
-                format!("https://sts.windows.net/{}/", organisation.tenant),
-            )
+            .with("iss", format!("https://sts.windows.net/{}/", tenant.id))
             .with("aud", format!("api://{API_CLIENT_ID}"))
             .with("acr", "1")
             .with("amr", json!(["pwd", "mfa"]))
             .with("appid", SPA_CLIENT_ID)
             .with("appidacr", "0")
             .with("ipaddr", "203.0.113.7")
-            .with("unique_name", person.email(organisation))
-            .with("upn", person.email(organisation))
+            .with("unique_name", user.email(tenant))
+            .with("upn", user.email(tenant))
     }
 
     /// A version 2 token.
-    pub fn v2(organisation: Organisation, person: Person, authority: &str, now: u64) -> Self {
-        Self::new(organisation, person, now)
+    pub fn v2(tenant: Tenant, user: User, authority: &str, now: u64) -> Self {
+        Self::new(tenant, user, now)
             .with("ver", "2.0")
-            .with("iss", format!("{authority}/{}/v2.0", organisation.tenant))
+            .with("iss", format!("{authority}/{}/v2.0", tenant.id))
             .with("aud", API_CLIENT_ID)
             .with("azp", SPA_CLIENT_ID)
             .with("azpacr", "0")
-            .with("preferred_username", person.email(organisation))
+            .with("preferred_username", user.email(tenant))
     }
 
-    fn new(organisation: Organisation, person: Person, now: u64) -> Self {
+    fn new(tenant: Tenant, user: User, now: u64) -> Self {
         let key = SigningKey::first();
         let mut token = Self {
             header: Map::new(),
@@ -142,10 +139,10 @@ impl Token {
         }
         .with_header("typ", "JWT")
         .with_header("alg", "RS256")
-        .with("tid", organisation.tenant)
-        .with("oid", person.oid(organisation))
-        .with("sub", person.sub(organisation))
-        .with("name", person.full_name())
+        .with("tid", tenant.id)
+        .with("oid", user.oid(tenant))
+        .with("sub", user.sub(tenant))
+        .with("name", user.full_name())
         .with("scp", "access_as_user")
         .with("iat", now)
         .with("nbf", now)
@@ -153,7 +150,7 @@ impl Token {
         .with("aio", "AXQAi/8TAAAA")
         .with("rh", "0.AAAA")
         .with("uti", "u0000000000000000000AA");
-        if let Some(roles) = person.roles_claim() {
+        if let Some(roles) = user.roles_claim() {
             token = token.with("roles", roles);
         }
         token.signed_by(SigningKey::first())
