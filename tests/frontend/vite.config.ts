@@ -1,13 +1,13 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
-// Entra sends people back to exactly the registered address: another port would fail them there.
-const registered = { host: "localhost", port: 3000, strictPort: true };
+// Entra only redirects to the registered redirect URI, so the port must not change.
+const redirectOrigin = { host: "localhost", port: 3000, strictPort: true };
 
 export default defineConfig({
   plugins: [react()],
-  server: registered,
-  preview: registered,
-  // MSAL is most of the script and needed before the first page: splitting it would save nothing.
+  server: redirectOrigin,
+  preview: redirectOrigin,
+  // MSAL is most of the bundle and the first page needs it, so code splitting would not help.
   build: { chunkSizeWarningLimit: 600 },
 });

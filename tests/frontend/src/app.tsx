@@ -1,13 +1,13 @@
-// Which page: signed out, being asked who it is, or one of the answers.
+// Selects the page: the sign-in page, the dashboard or a full-page message.
 
 import { InteractionStatus } from "@azure/msal-browser";
 import { useMsal } from "@azure/msal-react";
 import { useCallback, useEffect, useState } from "react";
-import { Failure, me, type Me } from "./client";
-import { forget } from "./auth";
+import { Failure, fetchMe, type Me } from "./client";
+import { clearSession } from "./auth";
 import { Dashboard } from "./dashboard";
 import { Landing } from "./landing";
-import { Loading, NoRole, NotAllowed, Refused, Unavailable } from "./notices";
+import { Loading, NoRole, NotAllowed, Rejected, Unavailable } from "./notices";
 import { permissionsOf } from "./permissions";
 
 export function App({ problem }: { problem: string | undefined }) {
@@ -15,9 +15,9 @@ export function App({ problem }: { problem: string | undefined }) {
   const [notice, setNotice] = useState(problem);
   const account = instance.getActiveAccount();
 
-  const endSession = useCallback((why: string) => {
-    setNotice(why);
-    void forget();
+  const endSession = useCallback((reason: string) => {
+    setNotice(reason);
+    void clearSession();
   }, []);
 
   if (inProgress === InteractionStatus.Startup || inProgress === InteractionStatus.HandleRedirect) {
@@ -29,14 +29,14 @@ export function App({ problem }: { problem: string | undefined }) {
   return <Session key={account.homeAccountId} tenant={account.tenantId} onEnd={endSession} />;
 }
 
-type SessionProps = { tenant: string; onEnd: (why: string) => void };
+type SessionProps = { tenant: string; onEnd: (reason: string) => void };
 
-/** One person, from signing in to signing out. */
+/** The session of one user, from sign-in to sign-out. */
 function Session({ tenant, onEnd }: SessionProps) {
-  const [person, setPerson] = useState<Me>();
+  const [user, setUser] = useState<Me>();
   const [failure, setFailure] = useState<Failure>();
 
-  // Failures that end what the dashboard is for, whichever request met them.
+  // Handles failures that replace the dashboard, from any request.
   const handle = useCallback(
     (error: Failure) => (error.kind === "signed-out" ? onEnd(error.message) : setFailure(error)),
     [onEnd],
@@ -44,9 +44,9 @@ function Session({ tenant, onEnd }: SessionProps) {
 
   const load = useCallback(async () => {
     try {
-      const answer = await me();
+      const loaded = await fetchMe();
       setFailure(undefined);
-      setPerson(answer);
+      setUser(loaded);
     } catch (error) {
       handle(error as Failure);
     }
@@ -61,11 +61,14 @@ function Session({ tenant, onEnd }: SessionProps) {
     return <Unavailable message={failure.message} onRetry={load} />;
   }
   if (failure) {
-    return <Refused message={failure.message} />;
+    return <Rejected message={failure.message} />;
   }
-  if (!person) {
+  if (!user) {
     return <Loading />;
   }
-  const may = permissionsOf(person.roles);
-  return may.Read ? <Dashboard me={person} may={may} onFatal={handle} /> : <NoRole name={person.name} email={person.email} />;
+  const permissions = permissionsOf(user.roles);
+  if (!permissions.Read) {
+    return <NoRole name={user.name} email={user.email} />;
+  }
+  return <Dashboard me={user} permissions={permissions} onFatal={handle} />;
 }

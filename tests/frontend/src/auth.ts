@@ -1,4 +1,4 @@
-// Signing in and out, and the token for the API, by redirects: no popup that a browser may block.
+// Sign-in, sign-out and access tokens for the API. Uses redirects, because browsers may block popups.
 
 import {
   AuthError,
@@ -12,7 +12,7 @@ import {
 } from "@azure/msal-browser";
 import { apiScope, spaClientId } from "./settings";
 
-/** Work and school accounts of any tenant; personal Microsoft accounts have none. */
+/** Accepts work and school accounts of every tenant, but not personal Microsoft accounts. */
 const AUTHORITY = "https://login.microsoftonline.com/organizations";
 
 const scopes = [apiScope];
@@ -27,19 +27,19 @@ export const msal = new PublicClientApplication({
   cache: { cacheLocation: BrowserCacheLocation.SessionStorage },
 });
 
-/** Takes what a redirect brought back. Returns what to tell the person, if that was not a sign-in. */
-export async function start(): Promise<string | undefined> {
+/** Initializes MSAL and handles the result of a redirect. Returns a message for the user if the sign-in failed. */
+export async function initialize(): Promise<string | undefined> {
   try {
     await msal.initialize();
     const result = await msal.handleRedirectPromise({ navigateToLoginRequestUrl: false });
     if (result) {
-      await keepOnly(result.account);
+      await setOnlyAccount(result.account);
     }
     return undefined;
   } catch (error) {
-    // Whoever was signed in before would be sent to Entra again at once.
-    await forget();
-    return signInProblem(error);
+    // With a cached account, the next token request would redirect to Entra again immediately.
+    await clearSession();
+    return signInErrorMessage(error);
   }
 }
 
@@ -47,24 +47,24 @@ export function signIn(): Promise<void> {
   return msal.loginRedirect({ scopes, prompt: "select_account" });
 }
 
-/** Signs out here and at Entra. Here also works while Entra cannot be reached. */
+/** Signs out of the app and of Entra. If Entra cannot be reached, signs out of the app only. */
 export async function signOut(): Promise<void> {
   const account = msal.getActiveAccount();
   try {
     await msal.logoutRedirect({ account });
   } catch {
-    await forget();
+    await clearSession();
   }
 }
 
-/** Forgets everyone in this tab. Entra still knows them. */
-export async function forget(): Promise<void> {
+/** Removes all accounts and tokens from this tab. The session at Entra continues. */
+export async function clearSession(): Promise<void> {
   await msal.clearCache().catch(() => undefined);
   msal.setActiveAccount(null);
 }
 
-/** A token for the API. Leaves for Entra, and never returns, if the person has to act there. */
-export async function token(): Promise<string> {
+/** Returns an access token for the API. If Entra requires user interaction, redirects and never resolves. */
+export async function acquireToken(): Promise<string> {
   const account = msal.getActiveAccount();
   if (!account) {
     throw new InteractionRequiredAuthError("no_account", "");
@@ -73,27 +73,27 @@ export async function token(): Promise<string> {
     const result = await msal.acquireTokenSilent({
       scopes,
       account,
-      // No hidden frame after that: browsers keep Entra's cookies out of it.
+      // No hidden iframe as a fallback: browsers block Entra's third-party cookies in it.
       cacheLookupPolicy: CacheLookupPolicy.AccessTokenAndRefreshToken,
     });
     return result.accessToken;
   } catch (error) {
-    if (!needsPerson(error)) {
+    if (!needsInteraction(error)) {
       throw error;
     }
     try {
       await msal.acquireTokenRedirect({ scopes, account });
-    } catch (redirect) {
-      // Another call is already leaving for Entra.
-      if (!isCode(redirect, BrowserAuthErrorCodes.interactionInProgress)) {
-        throw redirect;
+    } catch (redirectError) {
+      // Another call has already started the redirect.
+      if (!hasCode(redirectError, BrowserAuthErrorCodes.interactionInProgress)) {
+        throw redirectError;
       }
     }
     return new Promise<never>(() => undefined);
   }
 }
 
-async function keepOnly(account: AccountInfo): Promise<void> {
+async function setOnlyAccount(account: AccountInfo): Promise<void> {
   for (const other of msal.getAllAccounts()) {
     if (other.homeAccountId !== account.homeAccountId) {
       await msal.clearCache({ account: other });
@@ -102,42 +102,42 @@ async function keepOnly(account: AccountInfo): Promise<void> {
   msal.setActiveAccount(account);
 }
 
-function needsPerson(error: unknown): boolean {
-  // A refresh token ends after a day; Entra calls that `invalid_grant`, not always with a sub-error.
-  return error instanceof InteractionRequiredAuthError || isCode(error, "invalid_grant");
+function needsInteraction(error: unknown): boolean {
+  // A refresh token expires after 24 hours. Entra then returns `invalid_grant`, sometimes without a sub-error.
+  return error instanceof InteractionRequiredAuthError || hasCode(error, "invalid_grant");
 }
 
-function isCode(error: unknown, code: string): boolean {
+function hasCode(error: unknown, code: string): boolean {
   return error instanceof AuthError && error.errorCode === code;
 }
 
-/** Why Entra did not sign the person in, in words. */
-export function signInProblem(error: unknown): string {
+/** The message shown to the user when a sign-in fails. */
+export function signInErrorMessage(error: unknown): string {
   if (!(error instanceof AuthError)) {
-    return "Signing in did not work. Please try again.";
+    return "Sign-in failed. Try again.";
   }
-  const said = error.errorMessage;
-  if (/AADSTS(65001|90094|90095)\b/.test(said)) {
-    return "An administrator of your organization has to approve this app before you can sign in. Ask them to.";
+  const message = error.errorMessage;
+  if (/AADSTS(65001|90094|90095)\b/.test(message)) {
+    return "An administrator of your organization must approve this app before you can sign in. Ask for approval.";
   }
-  if (/AADSTS50105\b/.test(said)) {
-    return "Your administrator has not assigned you to this app. Ask them to, then sign in again.";
+  if (/AADSTS50105\b/.test(message)) {
+    return "Your administrator has not assigned you to this app. Ask for access, then sign in again.";
   }
   if (error.errorCode === "access_denied" || error.errorCode === BrowserAuthErrorCodes.userCancelled) {
-    return "The sign-in was cancelled, so you are not signed in.";
+    return "The sign-in was canceled.";
   }
-  if (isUnreachable(error)) {
-    return "Microsoft's sign-in could not be reached. Check your connection and try again.";
+  if (isNetworkError(error)) {
+    return "Cannot reach Microsoft sign-in. Check your connection and try again.";
   }
   if (error instanceof BrowserAuthError) {
-    return `The sign-in was interrupted (${error.errorCode}). Please try again.`;
+    return `The sign-in was interrupted (${error.errorCode}). Try again.`;
   }
-  // The rest of Entra's message is trace ids and a time.
-  const sentence = said.split(/ ?Trace ID:|\r?\n/)[0]?.trim() || error.errorCode;
-  return `Microsoft did not sign you in: ${sentence}`;
+  // Entra appends trace IDs and a timestamp to its message.
+  const sentence = message.split(/ ?Trace ID:|\r?\n/)[0]?.trim() || error.errorCode;
+  return `Microsoft rejected the sign-in: ${sentence}`;
 }
 
-const UNREACHABLE: readonly string[] = [
+const NETWORK_ERRORS: readonly string[] = [
   BrowserAuthErrorCodes.noNetworkConnectivity,
   BrowserAuthErrorCodes.postRequestFailed,
   BrowserAuthErrorCodes.getRequestFailed,
@@ -145,6 +145,6 @@ const UNREACHABLE: readonly string[] = [
   "endpoints_resolution_error",
 ];
 
-export function isUnreachable(error: unknown): boolean {
-  return error instanceof AuthError && UNREACHABLE.includes(error.errorCode);
+export function isNetworkError(error: unknown): boolean {
+  return error instanceof AuthError && NETWORK_ERRORS.includes(error.errorCode);
 }

@@ -4,10 +4,10 @@ import { SignOut } from "./notices";
 import type { Permission, Permissions } from "./permissions";
 import { Tasks } from "./tasks";
 
-type Props = { me: Me; may: Permissions; onFatal: (failure: Failure) => void };
+type Props = { me: Me; permissions: Permissions; onFatal: (failure: Failure) => void };
 
-/** Who is signed in, what they may do, and the tasks they may see. */
-export function Dashboard({ me, may, onFatal }: Props) {
+/** The user's account, permissions and tasks. */
+export function Dashboard({ me, permissions, onFatal }: Props) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   return (
@@ -23,9 +23,9 @@ export function Dashboard({ me, may, onFatal }: Props) {
         </h1>
         <div className="panels">
           <Account me={me} />
-          <PermissionList may={may} />
+          <PermissionList permissions={permissions} />
         </div>
-        <Tasks may={may} onFatal={onFatal} />
+        <Tasks permissions={permissions} onFatal={onFatal} />
       </main>
     </>
   );
@@ -41,7 +41,7 @@ function Account({ me }: { me: Me }) {
           <bdi>{me.name}</bdi>
         </dd>
         <dt>Email</dt>
-        <dd>{me.email || "not known"}</dd>
+        <dd>{me.email || "unknown"}</dd>
         <dt>Tenant ID</dt>
         <dd>
           <code className="id">{me.tenant_id}</code>
@@ -61,18 +61,18 @@ function Account({ me }: { me: Me }) {
   );
 }
 
-function PermissionList({ may }: { may: Permissions }) {
+function PermissionList({ permissions }: { permissions: Permissions }) {
   return (
     <section className="card" aria-labelledby="permissions">
       <h2 id="permissions">Permissions</h2>
       <ul className="permissions">
-        {(Object.keys(may) as Permission[]).map((permission) => (
-          <li key={permission} className={may[permission] ? "granted" : "denied"}>
+        {(Object.keys(permissions) as Permission[]).map((permission) => (
+          <li key={permission} className={permissions[permission] ? "granted" : "denied"}>
             <span aria-hidden="true" className="mark">
-              {may[permission] ? "✓" : "✕"}
+              {permissions[permission] ? "✓" : "✕"}
             </span>
             <span>{permission}</span>
-            <span className="verdict">{may[permission] ? "granted" : "not granted"}</span>
+            <span className="verdict">{permissions[permission] ? "granted" : "not granted"}</span>
           </li>
         ))}
       </ul>

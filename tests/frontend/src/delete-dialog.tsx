@@ -3,19 +3,19 @@ import type { Task } from "./client";
 
 type Props = {
   task: Task;
-  /** Resolves to whether it is gone. */
+  /** Resolves to true if the task was deleted. */
   onDelete: () => Promise<boolean>;
   onClose: (deleted: boolean) => void;
 };
 
-/** Asks before deleting. The browser's own dialog keeps the focus in, closes on Escape and gives the focus back. */
+/** Asks for confirmation. The native dialog traps the focus, closes on Escape and restores the focus. */
 export function DeleteDialog({ task, onDelete, onClose }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const deleted = useRef(false);
   const [deleting, setDeleting] = useState(false);
 
   useEffect(() => {
-    // Twice in development, and a dialog that is open cannot be opened.
+    // React runs effects twice in development, and `showModal` throws on an open dialog.
     if (!dialog.current?.open) {
       dialog.current?.showModal();
     }
@@ -35,7 +35,7 @@ export function DeleteDialog({ task, onDelete, onClose }: Props) {
       </p>
       <p>This cannot be undone.</p>
       <div className="actions">
-        {/* First, so that it has the focus: Enter by mistake deletes nothing. */}
+        {/* First, so that it gets the focus: pressing Enter by mistake deletes nothing. */}
         <button type="button" className="secondary" onClick={() => dialog.current?.close()}>
           Cancel
         </button>

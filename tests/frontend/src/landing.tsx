@@ -1,18 +1,18 @@
 import { InteractionStatus } from "@azure/msal-browser";
 import { useMsal } from "@azure/msal-react";
 import { useState } from "react";
-import { signIn, signInProblem } from "./auth";
+import { signIn, signInErrorMessage } from "./auth";
 
-/** For people who are not signed in, with the reason if there is one. */
+/** The sign-in page. `notice` explains why the user is signed out or could not sign in. */
 export function Landing({ notice }: { notice: string | undefined }) {
   const { inProgress } = useMsal();
   const [problem, setProblem] = useState(notice);
-  // MSAL's own state, not one of ours: coming back by the browser's Back button resets it.
-  const leaving = inProgress !== InteractionStatus.None;
+  // MSAL's state, because MSAL resets it when the user returns with the Back button.
+  const redirecting = inProgress !== InteractionStatus.None;
 
-  const leave = () => {
+  const startSignIn = () => {
     setProblem(undefined);
-    signIn().catch((error: unknown) => setProblem(signInProblem(error)));
+    signIn().catch((error: unknown) => setProblem(signInErrorMessage(error)));
   };
 
   return (
@@ -21,15 +21,15 @@ export function Landing({ notice }: { notice: string | undefined }) {
       <main className="narrow card">
         <h1>Tenant Tasks</h1>
         <p>
-          The tasks of your organization, and of nobody else’s. What you may see and do depends on the role your
-          administrator gave you.
+          Manage tasks in your organization. Users in other organizations cannot see them. What you can see and do
+          depends on the role that your administrator assigned to you.
         </p>
         <div role="alert">{problem && <p className="problem">{problem}</p>}</div>
-        <button type="button" className="wide" aria-disabled={leaving} onClick={() => leaving || leave()}>
+        <button type="button" className="wide" aria-disabled={redirecting} onClick={() => redirecting || startSignIn()}>
           Sign in with Microsoft
         </button>
         <p className="hint">Use your work or school account.</p>
-        <p role="status">{leaving ? "Going to Microsoft’s sign-in…" : ""}</p>
+        <p role="status">{redirecting ? "Redirecting to Microsoft sign-in…" : ""}</p>
       </main>
     </>
   );

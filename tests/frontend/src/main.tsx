@@ -2,7 +2,7 @@ import { MsalProvider } from "@azure/msal-react";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./app";
-import { msal, start } from "./auth";
+import { initialize, msal } from "./auth";
 import { MissingSettings } from "./notices";
 import { missingSettings } from "./settings";
 import "./styles.css";
@@ -16,8 +16,8 @@ const root = createRoot(element);
 if (missingSettings.length > 0) {
   root.render(<MissingSettings names={missingSettings} />);
 } else {
-  // Before the first render: what a redirect brought back decides which page that is.
-  const problem = await start();
+  // Runs before the first render: the result of a redirect decides which page is shown.
+  const problem = await initialize();
   root.render(
     <StrictMode>
       <MsalProvider instance={msal}>

@@ -1,21 +1,21 @@
-// Whole pages that say one thing.
+// Full-page messages.
 
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { signOut } from "./auth";
 
-const NAME = "Tenant Tasks";
+const APP_NAME = "Tenant Tasks";
 
 type NoticeProps = { title: string; children: ReactNode };
 
-/** A page of its own. Focus moves to its heading, so that a screen reader says what happened. */
+/** A page with one message. Focus moves to the heading, so that a screen reader announces it. */
 function Notice({ title, children }: NoticeProps) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   return (
     <>
-      <title>{`${title} – ${NAME}`}</title>
+      <title>{`${title} – ${APP_NAME}`}</title>
       <main className="narrow card">
-        <p className="brand">{NAME}</p>
+        <p className="brand">{APP_NAME}</p>
         <h1 ref={heading} tabIndex={-1}>
           {title}
         </h1>
@@ -36,7 +36,7 @@ export function SignOut() {
 export function Loading() {
   return (
     <>
-      <title>{NAME}</title>
+      <title>{APP_NAME}</title>
       <main className="narrow">
         <p role="status">Loading…</p>
       </main>
@@ -48,8 +48,8 @@ export function MissingSettings({ names }: { names: string[] }) {
   return (
     <Notice title="This app is not set up yet">
       <p>
-        It does not know its app registrations in Entra. Set these in the file <code>.env.local</code> beside{" "}
-        <code>package.json</code>, then start or build it again:
+        The client IDs of the app registrations in Entra are missing. Set these variables in{" "}
+        <code>.env.local</code>, next to <code>package.json</code>, then start or build the app again:
       </p>
       <ul>
         {names.map((name) => (
@@ -59,7 +59,7 @@ export function MissingSettings({ names }: { names: string[] }) {
         ))}
       </ul>
       <p>
-        <code>.env.example</code> says what each of them is.
+        <code>.env.example</code> describes each variable.
       </p>
     </Notice>
   );
@@ -69,13 +69,13 @@ export function NotAllowed({ tenant }: { tenant: string }) {
   return (
     <Notice title="Your organization does not have access yet">
       <p>
-        You signed in, but your organization has not been given access to this service. Ask the people who run the
-        service, or your own IT administrator, to have it added. They will need its tenant ID:
+        You are signed in, but your organization is not allowed to use this service. Ask the operator of the service
+        or your IT administrator to add your organization. They need this tenant ID:
       </p>
       <p>
         <code className="id">{tenant}</code>
       </p>
-      <p>If you also have an account of another organization, sign out and use that one.</p>
+      <p>If you have an account in another organization, sign out and use that account.</p>
       <SignOut />
     </Notice>
   );
@@ -92,11 +92,11 @@ export function NoRole({ name, email }: { name: string; email: string }) {
             (<bdi>{email}</bdi>)
           </>
         )}
-        , but have no role in this service, so there is nothing you may see.
+        , but you do not have a role in this service. You need a role to see tasks.
       </p>
       <p>
-        Ask your administrator to make you an Admin, Editor or Reader. Then sign out and in again: a new role comes with
-        a new sign-in.
+        Ask your administrator to assign you the Admin, Editor or Reader role. Then sign out and sign in again: a new
+        role takes effect at the next sign-in.
       </p>
       <SignOut />
     </Notice>
@@ -106,30 +106,30 @@ export function NoRole({ name, email }: { name: string; email: string }) {
 type UnavailableProps = { message: string; onRetry: () => Promise<void> };
 
 export function Unavailable({ message, onRetry }: UnavailableProps) {
-  const [trying, setTrying] = useState(false);
+  const [retrying, setRetrying] = useState(false);
   const retry = async () => {
-    setTrying(true);
+    setRetrying(true);
     await onRetry();
-    setTrying(false);
+    setRetrying(false);
   };
   return (
     <Notice title="The service is unavailable">
       <p>{message}</p>
       <div className="actions">
-        {/* Not disabled while trying: that would lose the focus. */}
-        <button type="button" aria-disabled={trying} onClick={() => trying || void retry()}>
+        {/* Not `disabled` while retrying, because a disabled button loses the focus. */}
+        <button type="button" aria-disabled={retrying} onClick={() => retrying || void retry()}>
           Try again
         </button>
         <SignOut />
       </div>
-      <p role="status">{trying ? "Trying again…" : ""}</p>
+      <p role="status">{retrying ? "Trying again…" : ""}</p>
     </Notice>
   );
 }
 
-export function Refused({ message }: { message: string }) {
+export function Rejected({ message }: { message: string }) {
   return (
-    <Notice title="The service refused your request">
+    <Notice title="The service rejected your request">
       <p>{message}</p>
       <SignOut />
     </Notice>

@@ -1,4 +1,4 @@
-// What each role may do. Only for what the page offers: the API decides, and checks every request.
+// The permissions of each role. They only decide which controls are shown: the API authorizes every request.
 
 const ROLES = {
   Create: ["Admin", "Editor"],
@@ -12,12 +12,12 @@ export type Permission = keyof typeof ROLES;
 export type Permissions = Record<Permission, boolean>;
 
 export function permissionsOf(roles: readonly string[]): Permissions {
-  const may = (permission: Permission) => ROLES[permission].some((role) => roles.includes(role));
+  const granted = (permission: Permission) => ROLES[permission].some((role) => roles.includes(role));
   return {
-    Create: may("Create"),
-    Read: may("Read"),
-    Edit: may("Edit"),
-    Delete: may("Delete"),
-    "View All in Org": may("View All in Org"),
+    Create: granted("Create"),
+    Read: granted("Read"),
+    Edit: granted("Edit"),
+    Delete: granted("Delete"),
+    "View All in Org": granted("View All in Org"),
   };
 }

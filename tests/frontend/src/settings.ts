@@ -1,4 +1,4 @@
-// The three settings of a build. No tenant is among them: people of any organization sign in.
+// Build settings. Tenants are not configured here: users of every tenant can sign in.
 
 const { VITE_SPA_CLIENT_ID, VITE_API_CLIENT_ID, VITE_API_URL } = import.meta.env as Record<
   string,
@@ -9,7 +9,7 @@ export const spaClientId = VITE_SPA_CLIENT_ID ?? "";
 export const apiScope = `api://${VITE_API_CLIENT_ID ?? ""}/access_as_user`;
 export const apiUrl = (VITE_API_URL || "http://localhost:8000").replace(/\/+$/, "");
 
-/** The names of required settings that have no value. */
+/** Names of the required settings that are not set. */
 export const missingSettings = Object.entries({ VITE_SPA_CLIENT_ID, VITE_API_CLIENT_ID })
   .filter(([, value]) => !value)
   .map(([name]) => name);

@@ -4,15 +4,15 @@ import type { Permissions } from "./permissions";
 
 type Props = {
   task: Task;
-  may: Permissions;
+  permissions: Permissions;
   onComplete: (completed: boolean) => Promise<void>;
-  /** Resolves to what went wrong, or to nothing. */
+  /** Resolves to an error message, or to undefined on success. */
   onRename: (title: string) => Promise<string | undefined>;
   onDelete: () => void;
 };
 
-/** One task of the list, with the controls the person's permissions give. */
-export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
+/** One task in the list, with the controls that the user's permissions allow. */
+export function TaskItem({ task, permissions, onComplete, onRename, onDelete }: Props) {
   const [renaming, setRenaming] = useState(false);
   const renameButton = useRef<HTMLButtonElement>(null);
   const wasRenaming = useRef(false);
@@ -27,7 +27,7 @@ export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
   }, [renaming]);
 
   const complete = async (completed: boolean) => {
-    // One at a time: two answers could arrive in the other order.
+    // One update at a time: two responses could arrive out of order.
     if (completing.current) {
       return;
     }
@@ -45,7 +45,7 @@ export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
   }
   return (
     <li className={task.completed ? "task completed" : "task"}>
-      {may.Edit ? (
+      {permissions.Edit ? (
         <input
           type="checkbox"
           id={checkbox}
@@ -55,8 +55,8 @@ export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
       ) : (
         <span className="state">{task.completed ? "Done" : "Open"}</span>
       )}
-      <div className="what">
-        {may.Edit ? (
+      <div className="details">
+        {permissions.Edit ? (
           <label className="title" htmlFor={checkbox} dir="auto">
             {task.title}
           </label>
@@ -65,14 +65,14 @@ export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
             {task.title}
           </span>
         )}
-        {may["View All in Org"] && (
+        {permissions["View All in Org"] && (
           <span className="owner">
             Owner: <bdi>{task.owner_name}</bdi>
           </span>
         )}
       </div>
       <div className="controls">
-        {may.Edit && (
+        {permissions.Edit && (
           <button
             type="button"
             className="secondary small"
@@ -83,7 +83,7 @@ export function TaskItem({ task, may, onComplete, onRename, onDelete }: Props) {
             Rename
           </button>
         )}
-        {may.Delete && (
+        {permissions.Delete && (
           <button type="button" className="danger small" aria-label={`Delete ${task.title}`} onClick={onDelete}>
             Delete
           </button>
@@ -110,10 +110,10 @@ function RenameForm({ task, onRename, onClose }: RenameFormProps) {
       return;
     }
     setSaving(true);
-    const found = title === task.title ? undefined : await onRename(title);
+    const message = title === task.title ? undefined : await onRename(title);
     setSaving(false);
-    setProblem(found);
-    if (found === undefined) {
+    setProblem(message);
+    if (message === undefined) {
       onClose();
     }
   };

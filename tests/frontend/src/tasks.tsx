@@ -1,31 +1,31 @@
 import { useCallback, useEffect, useRef, useState, type SubmitEvent } from "react";
-import { create, Failure, remove, tasks as fetchTasks, update, type Task } from "./client";
+import { createTask, deleteTask, Failure, listTasks, updateTask, type Task } from "./client";
 import { DeleteDialog } from "./delete-dialog";
 import type { Permissions } from "./permissions";
 import { TaskItem } from "./task-item";
 
 type Props = {
-  may: Permissions;
-  /** For failures that concern more than the list. */
+  permissions: Permissions;
+  /** Called for failures that replace the whole dashboard. */
   onFatal: (failure: Failure) => void;
 };
 
 type Problem = { message: string; action?: "Try again" | "Reload the list" };
 
-/** The list of tasks, and what the person's permissions let them do with it. */
-export function Tasks({ may, onFatal }: Props) {
+/** The task list, with the controls that the user's permissions allow. */
+export function Tasks({ permissions, onFatal }: Props) {
   const [tasks, setTasks] = useState<Task[]>();
   const [next, setNext] = useState<string>();
   const [problem, setProblem] = useState<Problem>();
-  // Emptied by each change, so that a screen reader says the same words a second time.
-  const [said, setSaid] = useState("");
-  const [doomed, setDoomed] = useState<Task>();
-  const [reading, setReading] = useState(false);
+  // Cleared before each change, so that a screen reader announces the same text again.
+  const [announcement, setAnnouncement] = useState("");
+  const [taskToDelete, setTaskToDelete] = useState<Task>();
+  const [loading, setLoading] = useState(false);
   const heading = useRef<HTMLHeadingElement>(null);
-  const title = may["View All in Org"] ? "All Tasks in My Organization" : "My Tasks";
+  const title = permissions["View All in Org"] ? "All Tasks in My Organization" : "My Tasks";
 
-  /** What to show for a failure, unless it ends the session. */
-  const explain = useCallback(
+  /** The problem to show for a failure. Failures that replace the dashboard go to `onFatal`. */
+  const toProblem = useCallback(
     (error: unknown): Problem | undefined => {
       const failure = error as Failure;
       if (failure.kind === "signed-out" || failure.kind === "not-allowed") {
@@ -39,105 +39,105 @@ export function Tasks({ may, onFatal }: Props) {
     [onFatal],
   );
 
-  /** For a change: of one that met an outage nobody knows whether it was made. */
-  const explainChange = useCallback(
+  /** As `toProblem`, for a change. During an outage it is unknown whether the change was saved. */
+  const toChangeProblem = useCallback(
     (error: unknown): Problem | undefined => {
-      const found = explain(error);
+      const found = toProblem(error);
       return found?.action
         ? { message: `${found.message} The change may not have been saved.`, action: "Reload the list" }
         : found;
     },
-    [explain],
+    [toProblem],
   );
 
-  const read = useCallback(
+  const load = useCallback(
     async (query?: string) => {
-      setReading(true);
+      setLoading(true);
       try {
-        const page = await fetchTasks(query);
+        const page = await listTasks(query);
         setTasks((shown) => merge(query ? shown : [], page.tasks));
         setNext(page.next);
         setProblem(undefined);
         return page.tasks.length;
       } catch (error) {
-        setProblem(explain(error));
+        setProblem(toProblem(error));
         return undefined;
       } finally {
-        setReading(false);
+        setLoading(false);
       }
     },
-    [explain],
+    [toProblem],
   );
 
-  useEffect(() => void read(), [read]);
+  useEffect(() => void load(), [load]);
 
-  const readMore = async () => {
-    const count = await read(next);
+  const loadMore = async () => {
+    const count = await load(next);
     if (count !== undefined) {
-      setSaid(`${count} more tasks`);
-      // The button may be gone.
+      setAnnouncement(`${count} more tasks`);
+      // The "Show more" button disappears on the last page.
       heading.current?.focus({ preventScroll: true });
     }
   };
 
   const add = async (newTitle: string) => {
-    setSaid("");
+    setAnnouncement("");
     try {
-      const task = await create({ title: newTitle });
+      const task = await createTask({ title: newTitle });
       setTasks((shown) => merge(shown, [task]));
-      setSaid("Task added");
+      setAnnouncement("Task added");
       setProblem(undefined);
       return undefined;
     } catch (error) {
-      return explainChange(error);
+      return toChangeProblem(error);
     }
   };
 
   const complete = async (task: Task, completed: boolean) => {
-    setSaid("");
+    setAnnouncement("");
     setTasks((shown) => merge(shown, [{ ...task, completed }]));
     try {
-      const changed = await update(task.id, { completed });
+      const changed = await updateTask(task.id, { completed });
       setTasks((shown) => merge(shown, [changed]));
-      setSaid(completed ? "Task completed" : "Task open again");
+      setAnnouncement(completed ? "Task completed" : "Task reopened");
       setProblem(undefined);
     } catch (error) {
       setTasks((shown) => merge(shown, [task]));
-      setProblem(explainChange(error));
+      setProblem(toChangeProblem(error));
     }
   };
 
   const rename = async (task: Task, newTitle: string) => {
-    setSaid("");
+    setAnnouncement("");
     try {
-      const changed = await update(task.id, { title: newTitle });
+      const changed = await updateTask(task.id, { title: newTitle });
       setTasks((shown) => merge(shown, [changed]));
-      setSaid("Task renamed");
+      setAnnouncement("Task renamed");
       setProblem(undefined);
       return undefined;
     } catch (error) {
-      return explainChange(error)?.message ?? "";
+      return toChangeProblem(error)?.message ?? "";
     }
   };
 
-  const removeDoomed = async (task: Task) => {
-    setSaid("");
+  const remove = async (task: Task) => {
+    setAnnouncement("");
     try {
-      await remove(task.id);
+      await deleteTask(task.id);
       setTasks((shown) => shown?.filter(({ id }) => id !== task.id));
-      setSaid("Task deleted");
+      setAnnouncement("Task deleted");
       setProblem(undefined);
       return true;
     } catch (error) {
-      setProblem(explainChange(error));
+      setProblem(toChangeProblem(error));
       return false;
     }
   };
 
   const closeDialog = (deleted: boolean) => {
-    setDoomed(undefined);
+    setTaskToDelete(undefined);
     if (deleted) {
-      // The button that had the focus went with the task.
+      // The focused button was removed with the task.
       heading.current?.focus();
     }
   };
@@ -147,32 +147,34 @@ export function Tasks({ may, onFatal }: Props) {
       <h2 id="tasks" ref={heading} tabIndex={-1}>
         {title}
       </h2>
-      {may.Create && <NewTaskForm onAdd={add} onReload={() => void read()} />}
-      <div role="alert">{problem && <ProblemText problem={problem} onReload={() => void read()} />}</div>
+      {permissions.Create && <NewTaskForm onAdd={add} onReload={() => void load()} />}
+      <div role="alert">{problem && <ProblemText problem={problem} onReload={() => void load()} />}</div>
       <p role="status" className="status">
-        {reading ? "Loading tasks…" : said}
+        {loading ? "Loading tasks…" : announcement}
       </p>
-      {tasks?.length === 0 && <p>{may.Create ? "No tasks yet. Add the first one above." : "No tasks yet."}</p>}
+      {tasks?.length === 0 && <p>{permissions.Create ? "No tasks yet. Add the first one above." : "No tasks yet."}</p>}
       {tasks && tasks.length > 0 && (
         <ul className="tasks" aria-labelledby="tasks">
           {tasks.map((task) => (
             <TaskItem
               key={task.id}
               task={task}
-              may={may}
+              permissions={permissions}
               onComplete={(completed) => complete(task, completed)}
               onRename={(newTitle) => rename(task, newTitle)}
-              onDelete={() => setDoomed(task)}
+              onDelete={() => setTaskToDelete(task)}
             />
           ))}
         </ul>
       )}
       {next && (
-        <button type="button" className="secondary" aria-disabled={reading} onClick={() => reading || void readMore()}>
+        <button type="button" className="secondary" aria-disabled={loading} onClick={() => loading || void loadMore()}>
           Show more
         </button>
       )}
-      {doomed && <DeleteDialog task={doomed} onDelete={() => removeDoomed(doomed)} onClose={closeDialog} />}
+      {taskToDelete && (
+        <DeleteDialog task={taskToDelete} onDelete={() => remove(taskToDelete)} onClose={closeDialog} />
+      )}
     </section>
   );
 }
@@ -191,12 +193,12 @@ function ProblemText({ problem, onReload }: { problem: Problem; onReload: () => 
 }
 
 type NewTaskFormProps = {
-  /** Resolves to what went wrong, or to nothing. */
+  /** Resolves to a problem, or to undefined on success. */
   onAdd: (title: string) => Promise<Problem | undefined>;
   onReload: () => void;
 };
 
-/** No limits of its own on a title: the service counts characters, a browser UTF-16 units. */
+/** Does not limit the title's length: the service counts characters, browsers count UTF-16 code units. */
 function NewTaskForm({ onAdd, onReload }: NewTaskFormProps) {
   const [title, setTitle] = useState("");
   const [problem, setProblem] = useState<Problem>();
@@ -208,9 +210,9 @@ function NewTaskForm({ onAdd, onReload }: NewTaskFormProps) {
       return;
     }
     setAdding(true);
-    const found = await onAdd(title);
-    setProblem(found);
-    if (!found) {
+    const newProblem = await onAdd(title);
+    setProblem(newProblem);
+    if (!newProblem) {
       setTitle("");
     }
     setAdding(false);
@@ -245,10 +247,10 @@ function NewTaskForm({ onAdd, onReload }: NewTaskFormProps) {
   );
 }
 
-/** Both lists by id, oldest first; of the same task, the later word counts. */
-function merge(shown: Task[] = [], news: Task[]): Task[] {
+/** Merges both lists by id, oldest first. A task in `updates` replaces the one in `shown`. */
+function merge(shown: Task[] = [], updates: Task[]): Task[] {
   const byId = new Map(shown.map((task) => [task.id, task]));
-  for (const task of news) {
+  for (const task of updates) {
     byId.set(task.id, task);
   }
   return [...byId.values()].sort((one, other) => one.id - other.id);

@@ -1,4 +1,4 @@
-// What the browser tests need around them: a browser, the app, and Entra's own name leading to the stand-in.
+// The environment of the browser tests: the built app, a browser, and the mock Entra under Entra's host name.
 
 import { execFileSync } from "node:child_process";
 import { X509Certificate, createHash } from "node:crypto";
@@ -16,56 +16,59 @@ export const APP_URL = "http://localhost:3000";
 
 const ENTRA_HOST = "login.microsoftonline.com";
 
-/** Every wait of a test ends after this, whatever it waits for. */
-export const PATIENCE_MS = 10_000;
+/** Timeout of every wait in a test. */
+export const TIMEOUT_MS = 10_000;
 
 function required(name) {
   const value = process.env[name];
   if (!value) {
-    throw new Error(`${name} must be set: where the sandbox's API is, and where its stand-in for Entra`);
+    throw new Error(`${name} is not set: set API_URL and ENTRA_URL to the URLs of the sandbox's API and mock Entra`);
   }
   return value.replace(/\/+$/, "");
 }
 
-/** Starts what a test asks for and closes all of it, the last first. */
-export class Stage {
-  #closing = [];
+/** Starts what the tests need and closes it in reverse order. */
+export class Environment {
+  #closers = [];
 
   onClose(close) {
-    this.#closing.push(close);
+    this.#closers.push(close);
   }
 
   async close() {
-    for (const close of this.#closing.reverse()) {
+    for (const close of this.#closers.reverse()) {
       await close();
     }
-    this.#closing = [];
+    this.#closers = [];
   }
 
-  /** A directory that is gone after the tests. */
-  directory() {
+  /** A temporary directory. `close` deletes it. */
+  tempDirectory() {
     const directory = mkdtempSync(path.join(tmpdir(), "tenant-tasks-"));
     this.onClose(() => rmSync(directory, { recursive: true, force: true }));
     return directory;
   }
 
-  /** Builds the app with the sandbox's registrations and serves it where Entra would send people back to. */
-  async app() {
+  /** Builds the app with the sandbox's client IDs and serves it at the redirect URI. */
+  async startApp() {
     Object.assign(process.env, {
       VITE_SPA_CLIENT_ID: "b0b0b0b0-0000-4000-8000-00000000b0b0",
       VITE_API_CLIENT_ID: "a0a0a0a0-0000-4000-8000-00000000a0a0",
       VITE_API_URL: API_URL,
     });
-    // Not into dist: these settings are not to be shipped.
-    const settings = { root: import.meta.dirname, logLevel: "warn", build: { outDir: this.directory() } };
+    // Not in dist, so that a build with test settings cannot be deployed by mistake.
+    const settings = { root: import.meta.dirname, logLevel: "warn", build: { outDir: this.tempDirectory() } };
     await build(settings);
     const server = await preview(settings);
     this.onClose(() => server.close());
   }
 
-  /** Entra's name over TLS, answered by the stand-in. Resolves to its port and the key Chromium is to trust. */
-  async entra() {
-    const directory = this.directory();
+  /**
+   * Serves the mock Entra over TLS with a certificate for Entra's host name. Returns the port, and the hash of the
+   * public key for Chromium to trust.
+   */
+  async startEntra() {
+    const directory = this.tempDirectory();
     const [key, cert] = ["key.pem", "cert.pem"].map((name) => path.join(directory, name));
     execFileSync(
       "openssl",
@@ -73,27 +76,27 @@ export class Stage {
         ...["-subj", `/CN=${ENTRA_HOST}`, "-addext", `subjectAltName=DNS:${ENTRA_HOST}`],
         ...["-keyout", key, "-out", cert],
       ]),
-      { stdio: "pipe", timeout: PATIENCE_MS },
+      { stdio: "pipe", timeout: TIMEOUT_MS },
     );
-    const server = https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, forward);
+    const server = https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, proxy);
     await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
     this.onClose(() => {
       server.closeAllConnections();
       return new Promise((resolve) => server.close(resolve));
     });
     const { publicKey } = new X509Certificate(readFileSync(cert));
-    const trusted = createHash("sha256").update(publicKey.export({ type: "spki", format: "der" })).digest("base64");
-    return { port: server.address().port, trusted };
+    const trustedKey = createHash("sha256").update(publicKey.export({ type: "spki", format: "der" })).digest("base64");
+    return { port: server.address().port, trustedKey };
   }
 
-  /** A Chromium that resolves no name but this machine's, and Entra's to the stand-in if that is there. */
-  async browser(entra) {
+  /** Starts a Chromium that only resolves local host names and, if `entra` is given, Entra's host name to it. */
+  async startBrowser(entra) {
     const rules = entra ? [`MAP ${ENTRA_HOST}:443 127.0.0.1:${entra.port}`] : [];
     const hosts = [API_URL, ENTRA_URL, APP_URL].map((url) => new URL(url).hostname);
     const browser = await chromium.launch({
       executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
       headless: true,
-      timeout: 3 * PATIENCE_MS,
+      timeout: 3 * TIMEOUT_MS,
       args: [
         "--no-sandbox",
         "--disable-gpu",
@@ -103,8 +106,8 @@ export class Stage {
         "--disable-component-update",
         "--disable-sync",
         `--host-resolver-rules=${[...rules, "MAP * ~NOTFOUND", ...hosts.map((host) => `EXCLUDE ${host}`)].join(", ")}`,
-        // Only this certificate, so that any other one still fails.
-        ...(entra ? [`--ignore-certificate-errors-spki-list=${entra.trusted}`] : []),
+        // Accept this certificate only. Chromium still rejects every other invalid certificate.
+        ...(entra ? [`--ignore-certificate-errors-spki-list=${entra.trustedKey}`] : []),
       ],
     });
     this.onClose(() => browser.close());
@@ -112,13 +115,13 @@ export class Stage {
   }
 }
 
-function forward(request, response) {
+function proxy(request, response) {
   const target = new URL(request.url, ENTRA_URL);
   const headers = { ...request.headers, host: target.host };
-  const onward = http.request(target, { method: request.method, headers }, (answer) => {
-    response.writeHead(answer.statusCode, answer.headers);
-    answer.pipe(response);
+  const upstream = http.request(target, { method: request.method, headers }, (reply) => {
+    response.writeHead(reply.statusCode, reply.headers);
+    reply.pipe(response);
   });
-  onward.on("error", () => (response.headersSent ? response.destroy() : response.writeHead(502).end()));
-  request.pipe(onward);
+  upstream.on("error", () => (response.headersSent ? response.destroy() : response.writeHead(502).end()));
+  request.pipe(upstream);
 }
