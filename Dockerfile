@@ -1,5 +1,5 @@
-# An image of the service and what it cannot do without: its libraries, the certificates that this system trusts, and a
-# user without rights. There is no shell in it.
+# The image contains the binary, its shared libraries, the trusted CA certificates and an unprivileged user.
+# It does not contain a shell.
 FROM rust:1.95-slim AS build
 WORKDIR /build
 COPY . .
@@ -9,10 +9,10 @@ RUN src/setup/image.sh target/release/tenant-tasks /image
 
 FROM scratch
 COPY --from=build /image /
-# .env, if there is one, is looked for here. Its folder is mounted, not the file: a new one takes the old one's place.
+# The service reads .env from this folder. Mount the folder, not the file: `tenants` replaces the file.
 WORKDIR /config
 USER 65532:65532
-# In a container its own address reaches nobody else.
+# The default, 127.0.0.1, cannot be reached from outside the container.
 ENV HOST=0.0.0.0 LOG_FORMAT=json
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/tenant-tasks", "health"]
