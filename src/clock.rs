@@ -1,18 +1,18 @@
-//! What time it is, as a parameter.
+//! Time as a parameter.
 //!
-//! Everything that depends on time asks a [`Clock`], so that a test can step through
-//! days without waiting for them.
+//! Everything that depends on time asks a [`Clock`], so that a test can step through days
+//! without waiting.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// A source of the present time.
+/// A source of the current time.
 pub trait Clock: Send + Sync {
-    /// The time since the Unix epoch, the zero of a token's `exp`, `nbf` and `iat`
-    /// (RFC 7519, section 2, `NumericDate`).
+    /// The time since the Unix epoch, comparable to a token's `exp`, `nbf` and `iat`
+    /// (`NumericDate`, RFC 7519, section 2).
     fn since_epoch(&self) -> Duration;
 
-    /// The time since some moment in the past. Unlike [`Clock::since_epoch`] it never goes
-    /// back and never jumps when somebody sets the clock: for how old a thing is.
+    /// The time since a fixed moment in the past. It never goes back and does not jump when the
+    /// system clock is set. Use it to measure ages.
     fn monotonic(&self) -> Duration;
 }
 
@@ -24,7 +24,6 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose monotonic time starts now.
-    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     pub fn new() -> Self {
         Self {
@@ -42,10 +41,9 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     fn since_epoch(&self) -> Duration {
-        // A clock set before 1970 counts as 1970: then no token is valid yet.
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
+        // A clock set before 1970 counts as 1970: then every token is not valid yet.
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since_epoch.unwrap_or_default()
     }
 
     fn monotonic(&self) -> Duration {

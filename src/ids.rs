@@ -1,53 +1,59 @@
-//! Who and what: tenants, users, tasks, and how far a caller may reach.
+//! Identifiers: tenants, users, tasks and signing keys.
 //!
-//! Every identifier is parsed once, here. What has become a [`TenantId`] is sixteen
-//! bytes, so no path, host or query can travel in it.
+//! Every identifier is parsed once, here. A [`TenantId`] is sixteen bytes, so it cannot carry a
+//! path, a host or a query.
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::Serialize;
 use thiserror::Error;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An organisation: the `tid` claim, in Microsoft's words a tenant.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+/// A tenant: the `tid` claim.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
+#[schema(value_type = Uuid)]
 #[serde(transparent)]
 pub struct TenantId(Uuid);
 
 /// A user within one tenant: the `oid` claim.
 ///
-/// Not `sub`, which differs for every application the user signs in to.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+/// Not `sub`: Entra issues a different `sub` for every application.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
+#[schema(value_type = Uuid)]
 #[serde(transparent)]
 pub struct UserId(Uuid);
 
 /// A task within one tenant: 1, 2, 3, …
 ///
-/// Counted per tenant, because a shared counter would tell one organisation how busy
-/// the others are.
+/// Counted per tenant: a shared counter would show one tenant how active the others are.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct TaskId(NonZeroU64);
 
-/// The user a task belongs to, with the tenant that user is known in.
+/// The signing key's name: `kid` in a token's header and in a keys document (RFC 7517, section 4.5).
+#[derive(Clone, Eq, Hash, PartialEq)]
+pub struct KeyId(Box<str>);
+
+/// The owner of a task: a user and their tenant.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
-    /// The owner's organisation.
+    /// The user's tenant.
     pub tenant: TenantId,
-    /// The owner, as that organisation knows them.
+    /// The user within that tenant.
     pub user: UserId,
 }
 
-/// How far a caller may reach within their own tenant.
+/// The tasks that an operation may touch, all within one tenant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reach {
-    /// Every task of the tenant: an Admin's reach.
+    /// Every task of the tenant.
     Tenant,
-    /// The tasks of this user alone.
+    /// The tasks of this user.
     User(UserId),
 }
 
-/// The text is not a GUID in its hyphenated form, 8-4-4-4-12 hexadecimal digits.
+/// The text is not a hyphenated GUID: 8-4-4-4-12 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not a hyphenated GUID")]
 pub struct NotAGuid;
@@ -57,11 +63,7 @@ pub struct NotAGuid;
 #[error("not a positive integer")]
 pub struct NotATaskId;
 
-/// Parses a GUID in its hyphenated form, in either case.
-///
-/// # Errors
-///
-/// [`NotAGuid`] for anything else, the braced, URN and bare forms included.
+/// Parses a hyphenated GUID in either case. Rejects the braced, URN and bare forms.
 pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
     uuid::fmt::Hyphenated::from_str(text)
         .map(Uuid::from)
@@ -69,7 +71,7 @@ pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
 }
 
 impl TenantId {
-    /// A tenant known when the program is written.
+    /// A tenant that is known at compile time.
     pub(crate) const fn new(tid: Uuid) -> Self {
         Self(tid)
     }
@@ -79,24 +81,45 @@ impl TaskId {
     /// The first task of a tenant.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
 
-    /// The largest id: what a signed 64-bit column of a database can hold.
+    /// The largest id that a signed 64-bit database column can hold.
     const LAST: u64 = i64::MAX.unsigned_abs();
 
-    /// The id that is given after this one.
-    #[must_use]
+    /// The next id.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
 impl Reach {
-    /// Whether a task of `user` is within this reach.
-    #[must_use]
+    /// Whether a task of `user` is included.
     pub fn includes(self, user: UserId) -> bool {
         match self {
             Self::Tenant => true,
             Self::User(own) => own == user,
         }
+    }
+}
+
+impl KeyId {
+    /// The longest key id, in characters. Entra's have 27.
+    const MAX_CHARS: usize = 128;
+
+    /// Parses a key id; `None` if it is empty or too long.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_valid = (1..=Self::MAX_CHARS).contains(&text.chars().count());
+        is_valid.then(|| Self(text.into()))
+    }
+
+    /// The length in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Quoted and escaped, because a key id may come from an unverified token.
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -120,7 +143,7 @@ impl From<Uuid> for UserId {
 
 impl From<TaskId> for i64 {
     fn from(id: TaskId) -> Self {
-        // Ids end at `LAST`.
+        // Ids do not exceed `LAST`.
         Self::try_from(id.0.get()).unwrap_or(Self::MAX)
     }
 }

@@ -1,22 +1,25 @@
-//! A multi-tenant task API for people of any Microsoft Entra ID organisation.
+//! A multi-tenant task API secured by Microsoft Entra ID.
 //!
-//! One request, top to bottom: [`routes`] names the handler; the handler's signature names
-//! a privilege, which makes [`auth`] prove the bearer token; [`tasks::request`] parses what was
-//! sent; [`tasks::store`] keeps it, by tenant; and every failure on the way becomes an answer
-//! in [`error`]. Around all of it, [`telemetry`] keeps what the log and it tell of it.
+//! The way of a request: [`routes`] names the handler. The handler's signature names a privilege, and
+//! [`auth`] verifies the bearer token for it. [`tasks::request`] parses the request, and
+//! [`tasks::store`] stores it by tenant. [`error`] turns every failure into a response.
+//! [`telemetry`] logs and counts every request.
 //!
-//! [`commands`] has what the binary can be told to do; to serve is one of them.
+//! [`commands`] are the commands of the binary; `serve` is the default.
 //!
-//! [`ids`] imports nothing of ours. [`auth`] knows neither tasks nor answers, and the store
-//! knows neither tokens nor HTTP. [`config`] alone reads the environment, [`clock`] alone
-//! the time.
+//! Imports point down: commands, then [`routes`] and [`config`], then [`openapi`] and [`telemetry`],
+//! then [`tasks`], then [`error`], then [`auth`], then [`ids`] and [`clock`]. [`auth`] imports neither
+//! tasks nor responses. The store imports neither tokens nor HTTP. [`server`] imports none of them.
+//! Only [`config`] reads the environment, and only [`clock`] reads the time.
 
 pub mod auth;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod error;
+mod health;
 pub mod ids;
+mod me;
 pub mod openapi;
 pub mod routes;
 pub mod server;

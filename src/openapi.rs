@@ -1,23 +1,19 @@
-//! What the service says of itself to programs and to people: `/openapi.json`, and `/docs` to try it on.
+//! The API's description in `/openapi.json`, and a page to try it in `/docs`.
 //!
-//! Each handler describes itself in its attribute. Here is what they share: identifiers, refusals, and how to sign
-//! in, which depends on the settings. Whatever a caller can see must be here; a test sends every operation.
-
-use std::collections::BTreeMap;
+//! Each handler describes itself in its attribute. This module assembles the description and adds what
+//! depends on the settings: how to sign in.
 
 use axum::{
     Router,
-    http::{HeaderValue, header::CONTENT_SECURITY_POLICY},
+    http::{HeaderValue, Method, header::CONTENT_SECURITY_POLICY},
     middleware,
-    response::Response as AxumResponse,
+    response::Response,
 };
 use utoipa::{
-    IntoParams, IntoResponses, OpenApi, PartialSchema, ToSchema,
+    OpenApi, PartialSchema, ToSchema,
     openapi::{
-        self, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder,
-        Schema, SchemaFormat, SecurityRequirement, Type,
-        content::ContentBuilder,
-        header::Header,
+        self, HeaderBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat,
+        SecurityRequirement, Type,
         path::{Operation, PathItem},
         security::{
             AuthorizationCode, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
@@ -29,25 +25,23 @@ use uuid::Uuid;
 
 use crate::{
     auth::Authority,
-    error::RefusalBody,
-    ids::{TaskId, TenantId, UserId},
-    routes,
-    tasks::{
-        Title, handlers,
-        request::{FieldError, MAX_PAGE},
-    },
+    error::ErrorBody,
+    health,
+    ids::TaskId,
+    me,
+    tasks::{Title, handlers, request::FieldError},
 };
 
-/// What the description and its page need of the settings.
+/// The settings that the description and its page need.
 #[derive(Clone, Debug)]
 pub struct Docs {
-    /// Where one signs in.
+    /// Where users sign in.
     pub authority: Authority,
     /// The API's client id.
     pub client_id: Uuid,
-    /// The scope to ask for; `None` if none is required.
+    /// The scope to request; `None` if none is required.
     pub scope: Option<String>,
-    /// The client id that the page signs in with; without one, it takes a token that was got elsewhere.
+    /// The client id that the page signs in with. Without one, the user pastes a token.
     pub spa_client_id: Option<Uuid>,
 }
 
@@ -55,28 +49,27 @@ pub struct Docs {
 #[openapi(
     info(
         title = "tenant-tasks",
-        description = "The tasks of people from any Microsoft Entra ID organisation. An organisation sees its own \
-                       and nobody else's. Every failure is JSON with a `detail` for a person.",
+        description = "Tasks for users of any Microsoft Entra ID organization. Users see tasks of their own \
+                       organization only. Every error is JSON with a `detail` for the user.",
     ),
     paths(
-        routes::health,
-        routes::ready,
-        routes::me,
+        health::health,
+        health::ready,
+        me::me,
         handlers::list,
         handlers::create,
         handlers::update,
         handlers::remove
     ),
-    components(schemas(RefusalBody, FieldError))
+    components(schemas(ErrorBody, FieldError))
 )]
 struct Description;
 
-/// The names of the ways to sign in.
+/// The names of the security schemes.
 const ENTRA: &str = "entra";
 const BEARER: &str = "bearer";
 
 /// The description, for these settings.
-#[must_use]
 pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut document = Description::openapi();
     let components = document.components.get_or_insert_default();
@@ -84,16 +77,16 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description(Some(
-            "An access token that Entra issued to a person for this API",
+            "An access token for this API that Entra issued to a user",
         ))
         .build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-    let mut ways = vec![SecurityRequirement::new(BEARER, [""; 0])];
+    let mut requirements = vec![SecurityRequirement::new(BEARER, [""; 0])];
     if docs.spa_client_id.is_some() {
         let scopes = docs.scopes();
         let known = scopes
             .iter()
-            .map(|scope| (scope.clone(), "Tasks on your behalf".to_owned()));
+            .map(|scope| (scope.clone(), "Use the API on your behalf".to_owned()));
         let known: Scopes = known.collect();
         let (authorize, token) = (
             docs.authority.sign_in_url("authorize"),
@@ -101,13 +94,13 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
         );
         let flow = Flow::AuthorizationCode(AuthorizationCode::new(authorize, token, known));
         components.add_security_scheme(ENTRA, SecurityScheme::OAuth2(OAuth2::new([flow])));
-        ways.insert(0, SecurityRequirement::new(ENTRA, scopes));
+        requirements.insert(0, SecurityRequirement::new(ENTRA, scopes));
     }
     for (path, item) in &mut document.paths.paths {
-        for operation in operations(item) {
+        for (_, operation) in operations(item) {
             for response in operation.responses.responses.values_mut() {
                 if let RefOr::T(response) = response {
-                    let request_id = header(Type::String, "This request in the log");
+                    let request_id = request_id_header();
                     response
                         .headers
                         .insert("X-Request-Id".to_owned(), request_id.into());
@@ -120,22 +113,39 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
             };
             operation.tags = Some(vec![tag.to_owned()]);
             if path.starts_with("/api/") {
-                operation.security = Some(ways.clone());
+                operation.security = Some(requirements.clone());
             }
         }
     }
     document
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [
-        &mut item.get,
-        &mut item.post,
-        &mut item.patch,
-        &mut item.delete,
-    ]
-    .into_iter()
-    .flatten()
+/// Every method of every operation, each once.
+pub(crate) fn methods() -> Vec<Method> {
+    let mut methods = Vec::new();
+    for item in Description::openapi().paths.paths.values_mut() {
+        for (method, _) in operations(item) {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+    }
+    methods
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let operations = [
+        (Method::GET, &mut item.get),
+        (Method::POST, &mut item.post),
+        (Method::PUT, &mut item.put),
+        (Method::PATCH, &mut item.patch),
+        (Method::DELETE, &mut item.delete),
+        (Method::OPTIONS, &mut item.options),
+        (Method::HEAD, &mut item.head),
+        (Method::TRACE, &mut item.trace),
+    ];
+    let operations = operations.into_iter();
+    operations.filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 /// `/openapi.json` and `/docs`.
@@ -154,169 +164,36 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S>
             .use_pkce_with_authorization_code_grant(true);
         page = page.oauth(oauth);
     }
-    // The page loads nothing from elsewhere, and signs in at the authority alone.
+    // The page loads nothing from other servers, and connects to the authority only to sign in.
     let policy = format!(
         "default-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self' {}; frame-ancestors 'none'",
         docs.authority.origin()
     );
     let policy = HeaderValue::try_from(policy).expect("an authority is a URL");
-    Router::from(page).layer(middleware::map_response(
-        move |mut response: AxumResponse| {
-            response
-                .headers_mut()
-                .insert(CONTENT_SECURITY_POLICY, policy.clone());
-            std::future::ready(response)
-        },
-    ))
+    Router::from(page).layer(middleware::map_response(move |mut response: Response| {
+        response
+            .headers_mut()
+            .insert(CONTENT_SECURITY_POLICY, policy.clone());
+        std::future::ready(response)
+    }))
 }
 
 impl Docs {
-    /// What to ask Entra for, so that its token is for this API.
+    /// The scope to request, so that Entra issues a token for this API.
     fn scopes(&self) -> Vec<String> {
         let scope = self.scope.as_deref().unwrap_or(".default");
         vec![format!("api://{}/{scope}", self.client_id)]
     }
 }
 
-/// The query of `GET /api/tasks`.
-pub(crate) struct PageParameters;
-
-impl IntoParams for PageParameters {
-    fn into_params(
-        _: impl Fn() -> Option<openapi::path::ParameterIn>,
-    ) -> Vec<openapi::path::Parameter> {
-        let limit = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(1))
-            .maximum(Some(MAX_PAGE));
-        let parameter = |name: &str, description: &str, schema: RefOr<Schema>| {
-            openapi::path::ParameterBuilder::new()
-                .name(name)
-                .parameter_in(openapi::path::ParameterIn::Query)
-                .required(openapi::Required::False)
-                .description(Some(description))
-                .schema(Some(schema))
-                .build()
-        };
-        vec![
-            parameter("limit", "At most so many tasks", limit.into()),
-            parameter("after", "Only tasks with a larger id", TaskId::schema()),
-        ]
-    }
-}
-
-/// What any request that needs a caller may be refused with.
-pub(crate) struct Refused;
-
-impl IntoResponses for Refused {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let challenge = || {
-            (
-                "WWW-Authenticate",
-                header(
-                    Type::String,
-                    "What is wrong with the credentials (RFC 6750)",
-                ),
-            )
-        };
-        BTreeMap::from([
-            refusal(
-                "400",
-                "More than one `Authorization` header, or an empty token",
-                Some(challenge()),
-            ),
-            refusal(
-                "401",
-                "Not signed in, or anything wrong with the token",
-                Some(challenge()),
-            ),
-            refusal(
-                "403",
-                "The organisation, the role or the scope is not enough",
-                Some(challenge()),
-            ),
-            refusal("408", "The request took too long", None),
-            refusal(
-                "429",
-                "The organisation sends too many requests",
-                Some(retry_after()),
-            ),
-        ])
-    }
-}
-
-/// What any request that needs keys or the store may be refused with.
-pub(crate) struct StoreRefused;
-
-impl IntoResponses for StoreRefused {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        BTreeMap::from([refusal(
-            "503",
-            "Signing keys or tasks are unavailable at the moment",
-            Some(retry_after()),
-        )])
-    }
-}
-
-/// What a wrong path or query is refused with.
-pub(crate) struct InvalidParameter;
-
-impl IntoResponses for InvalidParameter {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        BTreeMap::from([refusal(
-            "422",
-            "Something is wrong in the path, the query or the body",
-            None,
-        )])
-    }
-}
-
-/// What a wrong body is refused with.
-pub(crate) struct InvalidBody;
-
-impl IntoResponses for InvalidBody {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = InvalidParameter::responses();
-        responses.extend([
-            refusal("413", "The body is larger than 64 KiB", None),
-            refusal("415", "The body is not sent as JSON", None),
-        ]);
-        responses
-    }
-}
-
-fn refusal(
-    status: &str,
-    description: &str,
-    header: Option<(&str, Header)>,
-) -> (String, RefOr<Response>) {
-    let body = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(RefusalBody::name())))
-        .build();
-    let mut response = ResponseBuilder::new()
-        .description(description)
-        .content("application/json", body);
-    if let Some((name, header)) = header {
-        response = response.header(name, header);
-    }
-    (status.to_owned(), response.build().into())
-}
-
-fn retry_after() -> (&'static str, Header) {
-    (
-        "Retry-After",
-        header(Type::Integer, "After how many seconds to try again"),
-    )
-}
-
-fn header(of: Type, description: &str) -> Header {
+fn request_id_header() -> openapi::Header {
     HeaderBuilder::new()
-        .schema(Some(ObjectBuilder::new().schema_type(of).build()))
-        .description(Some(description))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+        .description(Some("The id of the request in the log"))
         .build()
 }
 
-// Schemas of what parses itself: the derived ones would be of the fields inside.
+// The derive does not offer these bounds and patterns.
 
 impl PartialSchema for TaskId {
     fn schema() -> RefOr<Schema> {
@@ -328,26 +205,6 @@ impl PartialSchema for TaskId {
     }
 }
 
-impl PartialSchema for TenantId {
-    fn schema() -> RefOr<Schema> {
-        guid()
-    }
-}
-
-impl PartialSchema for UserId {
-    fn schema() -> RefOr<Schema> {
-        guid()
-    }
-}
-
-fn guid() -> RefOr<Schema> {
-    let format = SchemaFormat::KnownFormat(KnownFormat::Uuid);
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(format))
-        .into()
-}
-
 impl PartialSchema for Title {
     fn schema() -> RefOr<Schema> {
         const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
@@ -356,7 +213,7 @@ impl PartialSchema for Title {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "Not blank, without control characters; kept exactly as sent",
+                "Not blank, without control characters, stored exactly as sent",
             ))
             .min_length(Some(1))
             .max_length(Some(Title::MAX_CHARS))
@@ -367,6 +224,4 @@ impl PartialSchema for Title {
 }
 
 impl ToSchema for TaskId {}
-impl ToSchema for TenantId {}
-impl ToSchema for UserId {}
 impl ToSchema for Title {}

@@ -1,60 +1,57 @@
-//! Every path, every layer and limit a request passes on its way to a handler, and the three
-//! handlers that touch no task.
+//! Every path, every layer and every limit of a request, on one page.
 //!
-//! Who may call a route is in its handler's signature.
+//! The handler's signature says who may call a route.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, FromRef, Request, State},
+    Router,
+    extract::{DefaultBodyLimit, FromRef, Request},
     http::{
-        HeaderValue, Method,
+        HeaderValue,
         header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{get, patch},
 };
-use serde::Serialize;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use utoipa::ToSchema;
 
 use crate::{
-    auth::{Principal, Verifier},
+    auth::Verifier,
     error::ApiError,
-    ids::{TenantId, UserId},
-    openapi::{self, Docs, Refused, StoreRefused},
+    health::{health, ready},
+    me::me,
+    openapi::{self, Docs},
     tasks::{handlers, request::MAX_BODY_BYTES, store::Tasks},
     telemetry::{
+        otlp::{TRACEPARENT, TRACESTATE},
         request::{REQUEST_ID, RequestMetrics, observe},
-        trace_context::{TRACEPARENT, TRACESTATE},
     },
 };
 
-/// How long a request may take from its last header to its answer. A second less than a stop
-/// waits for requests in flight, so that each of them gets one.
+/// The time limit of a request, from its last header to its response. One second less than a
+/// shutdown waits for requests in flight, so that each of them is answered.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// How long a browser may remember a preflight answer. Chromium's own limit.
+/// How long a browser may cache a preflight response. Chromium's maximum.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
-/// What handlers and extractors draw on.
-#[derive(Clone)]
+/// The state of handlers and extractors.
+#[derive(Clone, FromRef)]
 pub struct AppState {
-    /// Proves callers.
+    /// Verifies tokens.
     pub verifier: Arc<Verifier>,
-    /// Keeps tasks.
+    /// Stores tasks.
     pub tasks: Tasks,
 }
 
-/// The whole service, for single-page apps served from `allowed_origins`, with its description unless `docs` is
-/// `None`, counting requests unless `metrics` is.
+/// The API for single-page apps from `allowed_origins`, with its description if there are `docs`.
 pub fn router(
     state: AppState,
     allowed_origins: &[HeaderValue],
     docs: Option<&Docs>,
-    metrics: Option<RequestMetrics>,
+    metrics: RequestMetrics,
 ) -> Router {
     let routes = Router::new()
         .route("/health", get(health))
@@ -65,7 +62,7 @@ pub fn router(
             "/api/tasks/{id}",
             patch(handlers::update).delete(handlers::remove),
         )
-        // `/openapi.json`, and `/docs` with what that page is made of.
+        // `/openapi.json`, and `/docs` with its assets.
         .merge(docs.map(openapi::router).unwrap_or_default())
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
@@ -73,104 +70,28 @@ pub fn router(
     layered(routes, allowed_origins, metrics)
 }
 
-/// What every request passes, whatever its route; apart from the routes, so that a benchmark can
-/// tell the cost of one from the other's.
-pub fn layered(
-    routes: Router,
-    allowed_origins: &[HeaderValue],
-    metrics: Option<RequestMetrics>,
-) -> Router {
+/// The layers of every route. Separate from the routes, so that a benchmark can measure the cost of
+/// the layers alone.
+pub fn layered(routes: Router, allowed_origins: &[HeaderValue], metrics: RequestMetrics) -> Router {
     routes
-        // The first layer is the innermost: a refused preflight is logged too.
+        // The first layer is the innermost one: a rejected preflight is logged too.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(limit_time))
         .layer(cors(allowed_origins))
         .layer(middleware::from_fn_with_state(metrics, observe))
 }
 
-/// Whether the process is alive; says nothing of what it depends on.
-#[utoipa::path(get, path = "/health", responses((status = 200, description = "It is", body = Health)))]
-pub(crate) async fn health() -> Json<Health> {
-    Json(Health { status: "healthy" })
-}
-
-/// Whether requests can be served, or what is missing.
-#[utoipa::path(
-    get,
-    path = "/ready",
-    responses((status = 200, description = "They can", body = Health), StoreRefused),
-)]
-pub(crate) async fn ready(
-    State(verifier): State<Arc<Verifier>>,
-    State(tasks): State<Tasks>,
-) -> Result<Json<Health>, ApiError> {
-    verifier.readiness()?;
-    tasks.readiness().await?;
-    Ok(Json(Health { status: "ready" }))
-}
-
-/// Who the service takes the caller for.
-#[utoipa::path(
-    get,
-    path = "/api/me",
-    responses((status = 200, description = "The caller", body = Me), Refused, StoreRefused),
-)]
-pub(crate) async fn me(principal: Principal) -> Response {
-    Json(Me {
-        id: principal.owner().user,
-        name: principal.name(),
-        email: principal.email(),
-        tenant_id: principal.tenant(),
-        roles: principal.roles(),
-        scopes: principal.scopes(),
-    })
-    .into_response()
-}
-
-/// The verified caller.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Me<'a> {
-    /// The `oid` claim.
-    id: UserId,
-    name: &'a str,
-    /// The sign-in name, which need not be an email address; empty if the token has none.
-    email: &'a str,
-    tenant_id: TenantId,
-    roles: &'a [String],
-    /// The `scp` claim: scopes, separated by spaces.
-    scopes: &'a str,
-}
-
-/// That all is well.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Health {
-    status: &'static str,
-}
-
 fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(allowed_origins.iter().cloned()))
         .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods(openapi::methods())
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, TRACEPARENT, TRACESTATE])
         .expose_headers([WWW_AUTHENTICATE, LINK, RETRY_AFTER, REQUEST_ID])
         .max_age(PREFLIGHT_MAX_AGE)
 }
 
 async fn limit_time(request: Request, next: Next) -> Result<Response, ApiError> {
-    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
-        .await
-        .map_err(|_| ApiError::Timeout)
-}
-
-impl FromRef<AppState> for Arc<Verifier> {
-    fn from_ref(state: &AppState) -> Self {
-        Self::clone(&state.verifier)
-    }
-}
-
-impl FromRef<AppState> for Tasks {
-    fn from_ref(state: &AppState) -> Self {
-        state.tasks.clone()
-    }
+    let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request));
+    response.await.map_err(|_| ApiError::Timeout)
 }

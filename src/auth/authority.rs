@@ -1,4 +1,4 @@
-//! Entra's base URL, and what follows from it: where keys are, and how issuers are spelled.
+//! Entra's base URL, and the URLs and issuers derived from it.
 
 use thiserror::Error;
 use url::{Host, Url};
@@ -11,25 +11,23 @@ use crate::ids::TenantId;
 /// <https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Authority {
-    /// Scheme, host and port, without a slash at the end.
+    /// Scheme, host and port, without a trailing slash.
     origin: String,
     host: String,
     is_loopback: bool,
 }
 
-/// The hosts of the cloud operated by 21Vianet, today's first.
+/// The hosts of the cloud operated by 21Vianet: the current one, then the old one.
 const CHINA: [&str; 2] = ["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"];
 
 /// Why a text cannot be an [`Authority`].
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum AuthorityError {
-    /// Not an absolute URL with a host.
     #[error("must be a URL such as {}", Authority::PUBLIC)]
     NotAUrl,
-    /// A path, a query, a user name or a fragment.
-    #[error("must have no path, query or user name")]
+    #[error("must not have a path, a query or a user name")]
     NotAnOrigin,
-    /// Tokens are only as good as the keys, so keys travel in the clear on loopback alone.
     #[error("must use https, except on loopback")]
     Insecure,
 }
@@ -38,7 +36,7 @@ impl Authority {
     /// The public cloud's authority.
     pub const PUBLIC: &'static str = "https://login.microsoftonline.com";
 
-    /// The public cloud's authority, whose issuer also stands in other clouds' keys.
+    /// The public cloud's authority. Its issuer also appears in the keys of other clouds.
     pub(super) fn public() -> Self {
         let host = Self::PUBLIC.trim_start_matches("https://").to_owned();
         Self {
@@ -48,11 +46,7 @@ impl Authority {
         }
     }
 
-    /// Parses an authority; a slash at the end is ignored.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthorityError`] says what is wrong with it.
+    /// Parses an authority. A trailing slash is ignored.
     pub fn parse(text: &str) -> Result<Self, AuthorityError> {
         let url = Url::parse(text).map_err(|_| AuthorityError::NotAUrl)?;
         let host = url.host().ok_or(AuthorityError::NotAUrl)?;
@@ -77,29 +71,24 @@ impl Authority {
         })
     }
 
-    /// Where the tenant's signing keys are published. Tokens of both versions are checked
-    /// with the keys of this one document.
-    #[must_use]
+    /// The URL of the tenant's keys document. Its keys verify tokens of both versions.
     pub fn keys_url(&self, tenant: TenantId) -> String {
         format!("{}/{tenant}/discovery/v2.0/keys", self.origin)
     }
 
-    /// Where people of any organisation sign in: an endpoint of OAuth 2.0, `authorize` or `token`.
-    #[must_use]
+    /// The OAuth 2.0 endpoint for users of any tenant: `authorize` or `token`.
     pub fn sign_in_url(&self, endpoint: &str) -> String {
         format!("{}/organizations/oauth2/v2.0/{endpoint}", self.origin)
     }
 
-    /// Scheme, host and port, as a browser compares them.
-    #[must_use]
+    /// Scheme, host and port, in the form that browsers compare.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
     /// The issuer of the tenant's version 1 tokens.
-    #[must_use]
     pub fn v1_issuer(&self, tenant: TenantId) -> String {
-        // US Government shares the public cloud's name for this; China has its own.
+        // US Government uses the public cloud's host here; China does not.
         let is_china = CHINA.contains(&self.host.as_str());
         let host = if is_china {
             "sts.chinacloudapi.cn"
@@ -110,12 +99,11 @@ impl Authority {
     }
 
     /// The issuer of the tenant's version 2 tokens.
-    #[must_use]
     pub fn v2_issuer(&self, tenant: TenantId) -> String {
         format!("{}/{tenant}/v2.0", self.origin)
     }
 
-    /// Whether the authority belongs to the cloud of that `cloud_instance_name`, such as
+    /// Whether the authority belongs to the cloud with this `cloud_instance_name`, such as
     /// `microsoftonline.com`.
     pub(super) fn is_in_cloud(&self, name: &str) -> bool {
         self.host
@@ -123,8 +111,7 @@ impl Authority {
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
-    /// Whether the authority is on this machine: a stand-in for Entra.
-    #[must_use]
+    /// Whether the authority is on this machine, as the local Entra of tests and sandbox is.
     pub fn is_loopback(&self) -> bool {
         self.is_loopback
     }

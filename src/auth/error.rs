@@ -1,82 +1,179 @@
-//! Why a caller was refused.
+//! Why a caller is rejected, with the evidence.
 //!
-//! These are the reasons for our own logs; what the caller is told of them is decided in
-//! the crate's `error` module alone.
+//! These texts are for the log and for `token inspect`. What the client sees is decided in the
+//! crate's `error` module alone.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
+use serde_json::Value;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
-use crate::auth::principal::Role;
-use crate::ids::TenantId;
+use super::role::Role;
+use crate::ids::{KeyId, TenantId};
 
-/// Why a request has no principal, or its principal lacks a privilege.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
+/// Why a request has no principal, or why its principal lacks a privilege.
+#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[strum(serialize_all = "snake_case")]
+#[expect(missing_docs, reason = "the error texts say what they mean")]
 pub enum AuthError {
     /// No `Authorization` header, or one with another scheme.
     #[error("no bearer token")]
     MissingToken,
-    /// More than one `Authorization` header, or a bearer token of no characters.
-    #[error("ambiguous or empty credentials")]
+    /// More than one `Authorization` header, or an empty bearer token.
+    #[error("more than one Authorization header, or an empty token")]
     MalformedCredentials,
-    /// The token proves nothing.
+    /// The token is not valid.
     #[error("invalid token: {0}")]
     InvalidToken(#[from] InvalidToken),
-    /// The organisation is not on the allow-list.
-    #[error("tenant {0} is not allowed")]
+    /// The tenant is not on the allow-list.
+    #[error("tenant {0} is not in ALLOWED_TENANT_IDS")]
     TenantNotAllowed(TenantId),
-    /// The token is good, but was issued to an app, not to a person.
-    #[error("the token is an app's own, without a person")]
+    /// The token is valid, but it is not a user's access token.
+    #[error("the token was issued to an app without a user, or it is an ID token")]
     AppOnly,
-    /// The token is good, but does not carry the scope this API asks for.
-    #[error("the token lacks the scope {0}")]
-    MissingScope(String),
-    /// A person without any role the route asks for.
-    #[error("none of the required roles {required:?}, but {held:?}")]
+    /// The token is valid, but lacks the required scope.
+    #[error("the token lacks the scope {required}: its scp is {}", .held.as_deref().unwrap_or("missing"))]
+    MissingScope {
+        required: String,
+        held: Option<String>,
+    },
+    /// The user has none of the roles that the route requires.
+    #[error("one of the roles {} is required, and the token has {held:?}", Role::join(.required))]
     MissingRole {
-        /// Any one of these would do.
-        required: &'static [Role],
-        /// What the person has, as the token spells it.
+        required: Vec<Role>,
         held: Vec<String>,
     },
-    /// The organisation has spent its requests of this second.
-    #[error("too many requests of this tenant")]
+    /// The tenant has used up its requests for this second.
+    #[error("the tenant exceeds TENANT_RATE_LIMIT")]
+    #[strum(serialize = "rate_limited")]
     TooManyRequests,
-    /// The tenant's signing keys are not at hand and cannot be fetched now.
-    #[error("signing keys unavailable")]
-    KeysUnavailable {
-        /// When it is worth trying again.
-        retry_after: Duration,
+    /// The tenant's signing keys are not cached, and cannot be fetched now.
+    #[error("the tenant's signing keys cannot be fetched now")]
+    KeysUnavailable { retry_after: Duration },
+}
+
+/// What is wrong with a token. The set is closed, so that the labels of log and metrics are bounded.
+#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[strum(serialize_all = "snake_case")]
+#[expect(missing_docs, reason = "the error texts say what they mean")]
+pub enum InvalidToken {
+    /// Longer than any token that Entra issues.
+    #[error("it has {bytes} bytes, more than {max}")]
+    TooLong { bytes: usize, max: usize },
+    /// Not a JWS in compact form (RFC 7515, section 3.1).
+    #[error("{0}")]
+    Malformed(MalformedToken),
+    /// A member appears twice, or twice in different case (RFC 7515, section 4).
+    #[error("its {segment} has the member {name} twice")]
+    DuplicateMember {
+        segment: &'static str,
+        name: Unverified,
+    },
+    /// `alg` is not `RS256`.
+    #[error("alg is {0}, expected \"RS256\"")]
+    Algorithm(Unverified),
+    /// `crit`, `b64`, `zip` or `enc`: extensions that this service does not support.
+    #[error("its header has {0}, which is not supported")]
+    UnsupportedHeader(&'static str),
+    /// `kid` is missing, not a string, empty or too long.
+    #[error("kid is {0}, expected a string of 1 to 128 characters")]
+    KeyId(Unverified),
+    /// There is no `tid`.
+    #[error("tid is missing or empty")]
+    MissingTenant,
+    /// `tid` is not a hyphenated GUID.
+    #[error("tid is {0}, expected a hyphenated GUID")]
+    MalformedTenant(Unverified),
+    /// `iss` is not the issuer of this tenant for the token's version.
+    #[error("iss is {found}, expected \"{expected}\" for its tid and ver")]
+    Issuer { found: Unverified, expected: String },
+    /// `aud` is not this API.
+    #[error("aud is {found}, expected \"{expected}\" or the client id alone")]
+    Audience { found: Unverified, expected: String },
+    /// `exp` has passed.
+    #[error("exp is {at}: it expired {} ago", seconds(*.since))]
+    Expired { at: Timestamp, since: Duration },
+    /// `nbf` or `iat` lies in the future.
+    #[error("{claim} is {at}: it becomes valid in {}", seconds(*.until))]
+    NotYetValid {
+        claim: &'static str,
+        at: Timestamp,
+        until: Duration,
+    },
+    /// A required claim is missing or has the wrong type.
+    #[error("{name} is {found}, expected {expected}")]
+    Claim {
+        name: &'static str,
+        found: Unverified,
+        expected: &'static str,
+    },
+    /// The tenant does not publish a key with the token's key id.
+    #[error("kid is {0:?}, and its tenant publishes no signing key with this id")]
+    UnknownKey(KeyId),
+    /// The operator has revoked the key.
+    #[error("kid is {0:?}, which REVOKED_KEY_IDS lists")]
+    RevokedKey(KeyId),
+    /// The signature does not match.
+    #[error("its signature was not made with the tenant's key {0:?}")]
+    Signature(KeyId),
+}
+
+/// Why a text is not a JWS in compact form. Segments are `header`, `payload` and `signature`.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what they mean")]
+pub enum MalformedToken {
+    #[error("it is not text")]
+    NotText,
+    #[error("it has {0} instead of 3 segments separated by dots")]
+    Segments(usize),
+    #[error("it has 5 instead of 3 segments separated by dots: it is encrypted")]
+    Encrypted,
+    #[error("its {0} is empty")]
+    Empty(&'static str),
+    #[error("its {segment} is not base64url: it has {character:?}")]
+    Base64 {
+        segment: &'static str,
+        character: char,
+    },
+    #[error("its {0} is not base64url: it is cut off")]
+    CutOff(&'static str),
+    #[error("its {segment} is not a JSON object: {problem}")]
+    Json {
+        segment: &'static str,
+        problem: Unverified,
     },
 }
 
+/// A text from an unverified token, safe to print: escaped, and at most 200 characters long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unverified(String);
+
+/// A moment since the Unix epoch. Prints in RFC 3339 form.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timestamp(pub Duration);
+
 impl AuthError {
-    /// The reason as one word of a closed set, for logs and counters.
-    #[must_use]
+    /// The reason as one word of a closed set, for the log and the metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::MissingToken => "missing_token",
-            Self::MalformedCredentials => "malformed_credentials",
-            Self::InvalidToken(invalid) => invalid.reason(),
-            Self::TenantNotAllowed(_) => "tenant_not_allowed",
-            Self::AppOnly => "app_only",
-            Self::MissingScope(_) => "missing_scope",
-            Self::MissingRole { .. } => "missing_role",
-            Self::TooManyRequests => "rate_limited",
-            Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::InvalidToken(invalid) => invalid.into(),
+            other => other.into(),
         }
     }
 
-    /// What was decided, where that is worth an audit: somebody came as far as a tenant, a person or a key.
-    #[must_use]
-    pub fn decision(&self) -> Option<&'static str> {
+    /// The audit message, if the token names a tenant, a user or a key that matters.
+    pub fn audit_message(&self) -> Option<&'static str> {
         match self {
-            Self::TenantNotAllowed(_) => Some("tenant refused"),
-            Self::AppOnly => Some("app refused"),
-            Self::MissingScope(_) => Some("scope refused"),
-            Self::MissingRole { .. } => Some("role refused"),
-            Self::InvalidToken(InvalidToken::RevokedKey) => Some("revoked key refused"),
-            Self::InvalidToken(InvalidToken::Signature) => Some("signature refused"),
+            Self::TenantNotAllowed(_) => Some("tenant rejected"),
+            Self::AppOnly => Some("app rejected"),
+            Self::MissingScope { .. } => Some("scope rejected"),
+            Self::MissingRole { .. } => Some("role rejected"),
+            Self::InvalidToken(InvalidToken::RevokedKey(_)) => Some("revoked key rejected"),
+            Self::InvalidToken(InvalidToken::Signature(_)) => Some("signature rejected"),
             Self::InvalidToken(_)
             | Self::MissingToken
             | Self::MalformedCredentials
@@ -86,78 +183,51 @@ impl AuthError {
     }
 }
 
-impl InvalidToken {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::TooLong => "too_long",
-            Self::Malformed => "malformed",
-            Self::DuplicateMember => "duplicate_member",
-            Self::Algorithm => "algorithm",
-            Self::UnsupportedHeader => "unsupported_header",
-            Self::KeyId => "key_id",
-            Self::MissingTenant => "missing_tenant",
-            Self::MalformedTenant => "malformed_tenant",
-            Self::Issuer => "issuer",
-            Self::Audience => "audience",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::Claim(_) => "claim",
-            Self::UnknownKey => "unknown_key",
-            Self::RevokedKey => "revoked_key",
-            Self::Signature => "signature",
+impl Unverified {
+    /// The longest text that is printed whole, in characters.
+    const MAX_CHARS: usize = 200;
+
+    /// A text without quotes.
+    pub(super) fn text(text: &str) -> Self {
+        let mut characters = text.chars();
+        let mut escaped = String::new();
+        for character in characters.by_ref().take(Self::MAX_CHARS) {
+            // Control characters and bidirectional overrides could rewrite a terminal or a log.
+            let is_bidi = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if character.is_control() || is_bidi {
+                escaped.extend(character.escape_unicode());
+            } else {
+                escaped.push(character);
+            }
         }
+        if characters.next().is_some() {
+            escaped.push('…');
+        }
+        Self(escaped)
+    }
+
+    /// A JSON value, or "missing".
+    pub(super) fn value(value: Option<&Value>) -> Self {
+        let text = value.map_or_else(|| "missing".to_owned(), ToString::to_string);
+        Self::text(&text)
     }
 }
 
-/// What is wrong with a token: a closed set, so that logs and counters stay bounded.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub enum InvalidToken {
-    /// Longer than any token Entra issues.
-    #[error("more than 16 KiB")]
-    TooLong,
-    /// Not three segments of base64url, the first two JSON objects (RFC 7515, section 3.1).
-    #[error("not three segments of base64url and JSON")]
-    Malformed,
-    /// A member appears twice, or twice but for case (RFC 7515, section 4).
-    #[error("a duplicate member")]
-    DuplicateMember,
-    /// `alg` is not `RS256`.
-    #[error("an algorithm other than RS256")]
-    Algorithm,
-    /// `crit`, `b64`, `zip` or `enc`: features this service does not have.
-    #[error("an unsupported header parameter")]
-    UnsupportedHeader,
-    /// `kid` is missing, not a string, empty or too long.
-    #[error("no usable key id")]
-    KeyId,
-    /// There is no `tid`.
-    #[error("no tid")]
-    MissingTenant,
-    /// `tid` is not a hyphenated GUID.
-    #[error("a tid that is not a GUID")]
-    MalformedTenant,
-    /// `iss` is not the issuer of this tenant, in the token's version.
-    #[error("another issuer")]
-    Issuer,
-    /// `aud` is not this API.
-    #[error("another audience")]
-    Audience,
-    /// `exp` has passed.
-    #[error("expired")]
-    Expired,
-    /// `nbf` or `iat` lies ahead.
-    #[error("not valid yet")]
-    NotYetValid,
-    /// The named claim is missing or of the wrong type.
-    #[error("the claim {0} is missing or of the wrong type")]
-    Claim(&'static str),
-    /// The tenant publishes no key with the token's key id.
-    #[error("an unknown key id")]
-    UnknownKey,
-    /// The operator has revoked the key.
-    #[error("a revoked key")]
-    RevokedKey,
-    /// The signature does not match.
-    #[error("a wrong signature")]
-    Signature,
+impl fmt::Display for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+        const LAST: Duration = Duration::from_secs(253_402_300_799);
+        let time = SystemTime::UNIX_EPOCH + self.0.min(LAST);
+        humantime::format_rfc3339_seconds(time).fmt(f)
+    }
+}
+
+fn seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }

@@ -1,16 +1,125 @@
-//! The one `Authorization: Bearer …` header of a request (RFC 6750, section 2.1).
+//! From a request to a verified caller: the bearer header, and one extractor per privilege.
+//!
+//! axum calls a handler that takes an [`Admin`], an [`Editor`] or a [`Reader`] only for a caller
+//! with that privilege. Nothing else creates these types.
 
-use axum::http::{HeaderMap, header::AUTHORIZATION};
+use std::sync::Arc;
 
-use crate::auth::error::{AuthError, InvalidToken};
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+};
 
-/// The token as sent, not verified in any way.
+use super::{
+    error::{AuthError, InvalidToken, MalformedToken},
+    principal::Principal,
+    request_log::RequestLog,
+    role::Coverage,
+    verifier::Verifier,
+};
+use crate::ids::Reach;
+
+/// A caller who may delete every task of their tenant.
+#[derive(Clone, Debug)]
+pub struct Admin(Principal);
+
+/// A caller who may create tasks, and change those within [`Editor::changeable`].
+#[derive(Clone, Debug)]
+pub struct Editor(Principal, Reach);
+
+/// A caller who may see the tasks within [`Reader::visible`].
+#[derive(Clone, Debug)]
+pub struct Reader(Principal, Reach);
+
+impl Admin {
+    /// The verified caller.
+    pub fn principal(&self) -> &Principal {
+        &self.0
+    }
+}
+
+impl Editor {
+    /// The verified caller.
+    pub fn principal(&self) -> &Principal {
+        &self.0
+    }
+
+    /// The tasks that the caller may change.
+    pub fn changeable(&self) -> Reach {
+        self.1
+    }
+}
+
+impl Reader {
+    /// The verified caller.
+    pub fn principal(&self) -> &Principal {
+        &self.0
+    }
+
+    /// The tasks that the caller may see.
+    pub fn visible(&self) -> Reach {
+        self.1
+    }
+}
+
+/// Any signed-in user, with or without roles.
+impl<S> FromRequestParts<S> for Principal
+where
+    Arc<Verifier>: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = AuthError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
+        let log = parts.extensions.get::<RequestLog>();
+        let log = log.cloned().unwrap_or_default();
+        let unverified_jwt = bearer_token(&parts.headers)?;
+        let verifier = Arc::<Verifier>::from_ref(state);
+        let principal = verifier.verify(unverified_jwt, &log).await?;
+        verifier.check_rate_limit(principal.tenant())?;
+        Ok(principal)
+    }
+}
+
+/// Makes a privilege an extractor: the verified caller, if `$check` accepts them.
+macro_rules! extractor {
+    ($privilege:ident, $check:expr) => {
+        impl<S> FromRequestParts<S> for $privilege
+        where
+            Arc<Verifier>: FromRef<S>,
+            S: Send + Sync,
+        {
+            type Rejection = AuthError;
+
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthError> {
+                let check: fn(Principal) -> Result<Self, AuthError> = $check;
+                check(Principal::from_request_parts(parts, state).await?)
+            }
+        }
+    };
+}
+
+extractor!(Admin, |principal| {
+    principal.require(|permissions| permissions.delete)?;
+    Ok(Self(principal))
+});
+
+extractor!(Editor, |principal| {
+    principal.require(|permissions| permissions.change != Coverage::Nothing)?;
+    let changeable = principal.reach(principal.permissions().change);
+    Ok(Self(principal, changeable))
+});
+
+extractor!(Reader, |principal| {
+    principal.require(|permissions| permissions.see != Coverage::Nothing)?;
+    let visible = principal.reach(principal.permissions().see);
+    Ok(Self(principal, visible))
+});
+
+/// The token of the one `Authorization: Bearer …` header (RFC 6750, section 2.1), unverified.
 ///
-/// # Errors
-///
-/// [`AuthError::MissingToken`] without a bearer token, [`AuthError::MalformedCredentials`]
-/// with two headers or an empty token: of two headers, an intermediary may have checked the other.
-pub(super) fn unverified_jwt(headers: &HeaderMap) -> Result<&str, AuthError> {
+/// Two headers are rejected, because a proxy in front may have checked the other one.
+fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::MissingToken)?;
     if values.next().is_some() {
@@ -27,6 +136,6 @@ pub(super) fn unverified_jwt(headers: &HeaderMap) -> Result<&str, AuthError> {
     match str::from_utf8(token.trim_ascii()) {
         Ok("") => Err(AuthError::MalformedCredentials),
         Ok(token) => Ok(token),
-        Err(_) => Err(InvalidToken::Malformed.into()),
+        Err(_) => Err(InvalidToken::Malformed(MalformedToken::NotText).into()),
     }
 }

@@ -1,21 +1,20 @@
-//! What the fuzzers under `tests/fuzz` call; not compiled into the service.
+//! Entry points for the fuzzers in `tests/fuzz`. Not compiled into the service.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use uuid::Uuid;
 
-use crate::auth::{
-    authority::Authority, error::AuthError, keys::jwks::SigningKeys, keys::set::KeySet,
-    principal::Principal, token::UnverifiedToken, token::claims::Expectations,
+use super::{
+    authority::Authority,
+    error::AuthError,
+    keys::{jwks::SigningKeys, set::KeySet},
+    principal::Principal,
+    token::{UnverifiedToken, claims::Expectations},
 };
-use crate::ids::TenantId;
+use crate::ids::{KeyId, TenantId};
 
-/// Every step of a verification but the key and its signature: what a tenant's own signing key
+/// Every step of a verification except the key and its signature: what a tenant's own signing key
 /// could get accepted.
-///
-/// # Errors
-///
-/// As [`Verifier::verify`](super::Verifier::verify).
 pub fn accept_as_if_signed(
     unverified_jwt: &str,
     client_id: Uuid,
@@ -29,12 +28,12 @@ pub fn accept_as_if_signed(
     Principal::from_claims(&token.assume_signed(), required_scope)
 }
 
-/// Parses a keys document and merges it twice; how many keys are then held, and how many were
-/// left out. `None` if no key of it can be used.
+/// Parses a keys document and merges it twice. Returns the number of cached and of rejected keys;
+/// `None` if no key is usable.
 pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
     let parse = || SigningKeys::parse(document, &Authority::public(), tenant).ok();
     let (first, second) = (parse()?, parse()?);
-    let refused = first.refused.len();
+    let rejected = first.rejected.len();
     let ids: Vec<_> = first
         .keys
         .iter()
@@ -45,11 +44,11 @@ pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
     let (twice, again) = once.merge(second.keys, Duration::from_secs(1));
     assert!(again.new.is_empty() && again.conflicting == changes.conflicting);
     for key_id in &ids {
-        assert!(twice.find(key_id, Duration::from_secs(1)).is_some());
+        assert!(twice.get(key_id, Duration::from_secs(1)).is_some());
     }
-    Some((unique(&ids), refused))
+    Some((unique(&ids), rejected))
 }
 
-fn unique(ids: &[super::KeyId]) -> usize {
-    ids.iter().collect::<std::collections::HashSet<_>>().len()
+fn unique(ids: &[KeyId]) -> usize {
+    ids.iter().collect::<HashSet<_>>().len()
 }

@@ -1,23 +1,23 @@
-//! The trust boundary: from a bearer token to a [`Principal`], or a reason to refuse.
+//! The trust boundary: from a bearer token to a [`Principal`], or a reason to reject it.
 //!
-//! In this order; the first failure answers:
+//! The steps run in this order. The first failure decides the response.
 //!
-//! 1. `bearer`: exactly one `Authorization: Bearer …` header.
-//! 2. `token`: the shape of a JWT. Whatever is read from here on is named *unverified*.
-//! 3. The unverified `tid` becomes a [`TenantId`](crate::ids::TenantId), or nothing at all.
-//! 4. [`tenants`]: may people of this organisation come in? If not, Entra is not asked.
-//! 5. `claims`: issuer, audience and times, so that garbage never costs a fetch.
+//! 1. `extract`: exactly one `Authorization: Bearer …` header.
+//! 2. `token`: the shape of a JWT. From here on, names say that values are *unverified*.
+//! 3. The unverified `tid` must be a [`TenantId`](crate::ids::TenantId).
+//! 4. [`tenants`]: the tenant must be allowed. If not, Entra is not contacted.
+//! 5. `token::claims`: issuer, audience and times, so that garbage never causes a fetch.
 //! 6. `keys`: the tenant's signing key with the token's key id.
-//! 7. The signature, then the claims of step 5 again, now signed.
-//! 8. [`principal`]: a person, not an app, and the scope this API asks for.
+//! 7. The signature, then the claims of step 5 again, now verified.
+//! 8. [`principal`]: a user and not an app, and the scope that this API requires.
 //!
-//! A person whose organisation has spent its requests of this second (`rates`) is told to wait.
+//! A verified token is cached (`token::cache`). Its next request checks only what may have changed
+//! since, and repeats all steps if any of that fails.
 //!
-//! A token that has come this far is remembered (`verified`): its next request asks only what may have
-//! changed since, and on any doubt takes the steps again.
+//! `rate_limit` limits the requests of each tenant after verification.
 //!
-//! Handlers see none of this. They name a privilege ([`Admin`], [`Editor`], [`Reader`], or
-//! [`Principal`] for anyone signed in), and are only called for a caller who has it.
+//! Handlers do not see any of this. They name a privilege: [`Admin`], [`Editor`], [`Reader`], or
+//! [`Principal`] for any signed-in user.
 
 pub mod authority;
 mod error;
@@ -29,18 +29,21 @@ mod keys;
 pub mod principal;
 mod rate_limit;
 mod request_log;
+pub mod role;
 pub mod tenants;
 mod token;
 pub mod verifier;
 
 pub use authority::Authority;
-pub use error::{AuthError, InvalidToken};
+pub use error::{AuthError, InvalidToken, MalformedToken, Unverified};
+pub use extract::{Admin, Editor, Reader};
 pub use inspection::Inspection;
-pub use keys::fetch::{FetchError, fetch_keys};
-pub use keys::jwks::KeyId;
-pub use keys::status::{FetchCounts, KeyStatus};
-pub use principal::{Admin, Editor, Principal, Reader, Role};
-pub use request_log::Caller;
+pub use keys::fetch::{FetchError, TlsUnavailable, fetch_keys};
+pub use keys::jwks::DocumentError;
+pub(crate) use keys::status::TenantLabel;
+pub use keys::status::{FetchStats, KeyStatus};
+pub use principal::Principal;
+pub use request_log::RequestLog;
 pub use tenants::{Access, Tenants};
-pub use token::cache::TokenCacheUse;
+pub use token::cache::TokenCacheStats;
 pub use verifier::{NotReady, Verifier};

@@ -1,39 +1,37 @@
-//! What is known so far of who sent a request, for whoever has to tell of it afterwards.
+//! What the request log knows about the caller.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::ids::{Owner, TenantId};
 
-/// Who sent a request: a request extension that the extractors fill in and the request's log line reads.
-/// It decides nothing.
+/// A request extension: the extractors fill it in, and the request's log line reads it.
+/// Authorization never depends on it.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(Arc<Known>);
+pub struct RequestLog(Arc<Fields>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Fields {
     unverified_tenant: OnceLock<TenantId>,
-    proven: OnceLock<Owner>,
+    owner: OnceLock<Owner>,
 }
 
-impl Caller {
-    /// The tenant that the caller's token claims, whoever made the token.
-    #[must_use]
+impl RequestLog {
+    /// The tenant that the token claims, before its signature is verified.
     pub fn unverified_tenant(&self) -> Option<TenantId> {
         self.0.unverified_tenant.get().copied()
     }
 
-    /// Tenant and user, once a signature has proven them; whether they may come in is another question.
-    #[must_use]
-    pub fn proven(&self) -> Option<Owner> {
-        self.0.proven.get().copied()
+    /// Tenant and user of a verified token, even if the request is rejected later.
+    pub fn owner(&self) -> Option<Owner> {
+        self.0.owner.get().copied()
     }
 
-    pub(super) fn claims(&self, unverified_tenant: TenantId) {
-        // Of a request there is one caller: a second word on it changes nothing.
-        let _ = self.0.unverified_tenant.set(unverified_tenant);
+    pub(super) fn record_unverified_tenant(&self, tenant: TenantId) {
+        // A request has one caller: the first value stays.
+        let _ = self.0.unverified_tenant.set(tenant);
     }
 
-    pub(super) fn proves(&self, owner: Owner) {
-        let _ = self.0.proven.set(owner);
+    pub(super) fn record_owner(&self, owner: Owner) {
+        let _ = self.0.owner.set(owner);
     }
 }

@@ -1,32 +1,37 @@
-//! From an unverified token to a principal: the steps of the module's documentation, in order.
+//! From an unverified token to a principal: the numbered steps of [`auth`](super), in order.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use strum::IntoStaticStr;
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::auth::{
+use super::{
     authority::Authority,
     error::AuthError,
-    keys::KeyCache,
-    keys::fetch::with_causes,
-    keys::status::{FetchCounts, KeyStatus},
+    keys::{
+        KeyCache,
+        fetch::TlsUnavailable,
+        status::{FetchStats, KeyStatus},
+    },
     principal::Principal,
-    rate_limit::TenantRates,
-    request_log::Caller,
+    rate_limit::TenantRateLimits,
+    request_log::RequestLog,
     tenants::Access,
-    token::UnverifiedToken,
-    token::cache::{TokenCacheUse, TokenDigest, VerifiedToken, VerifiedTokens},
-    token::claims::Expectations,
+    token::{
+        UnverifiedToken,
+        cache::{TokenCacheStats, TokenDigest, VerifiedToken, VerifiedTokens},
+        claims::Expectations,
+    },
 };
 use crate::{
     clock::Clock,
     ids::{Owner, TenantId},
 };
 
-/// How often it is looked whether a fetch of keys is due. Well below the shortest back-off.
+/// How often to check which fetches are due. Well below the shortest back-off.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Turns bearer tokens into principals.
@@ -36,176 +41,141 @@ pub struct Verifier {
     required_scope: Option<String>,
     keys: KeyCache,
     verified: VerifiedTokens,
-    rates: Option<TenantRates>,
-    pub(super) clock: Arc<dyn Clock>,
+    rate_limits: Option<TenantRateLimits>,
+    clock: Arc<dyn Clock>,
 }
 
-/// What a [`Verifier`] holds tokens against.
+/// Which tokens a [`Verifier`] accepts.
 #[derive(Clone, Debug)]
 pub struct TokenPolicy {
-    /// Whose tokens: the base URL of the issuer.
+    /// The base URL of the issuer.
     pub authority: Authority,
-    /// For whom: the client id of this API's app registration.
+    /// The client id of this API's app registration: the audience.
     pub client_id: Uuid,
-    /// A scope that a token must carry; `None` accepts any.
+    /// The scope that a token must have; `None` accepts any.
     pub required_scope: Option<String>,
-    /// How many requests a second each tenant may make; `None` for any number.
+    /// The requests per second of each tenant; `None` for no limit.
     pub tenant_rate_limit: Option<NonZeroU32>,
 }
 
-/// The system offers no TLS to fetch signing keys with.
-#[derive(Debug, Error)]
-#[error("cannot prepare TLS for fetching signing keys: {}", with_causes(.0))]
-pub struct TlsUnavailable(#[from] reqwest::Error);
-
-/// Why no token could be verified now.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+/// Why no token can be verified now.
+#[derive(Clone, Copy, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[strum(serialize_all = "snake_case")]
 pub enum NotReady {
-    /// Of no allowed tenant is a signing key at hand.
-    #[error("no signing keys of any allowed tenant")]
+    /// No signing key of any allowed tenant is cached.
+    #[error("no signing keys of any allowed tenant are cached")]
     NoKeys,
 }
 
 impl Verifier {
-    /// A verifier that holds no keys yet: [`Verifier::keep_keys_fresh`] fetches them.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsUnavailable`], when the system's certificates cannot be read.
+    /// A verifier without keys. [`Verifier::keep_keys_fresh`] fetches them.
     pub fn new(
         policy: TokenPolicy,
         access: Access,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsUnavailable> {
-        let TokenPolicy {
-            authority,
-            client_id,
-            required_scope,
-            tenant_rate_limit,
-        } = policy;
-        let keys = KeyCache::new(authority.clone(), Arc::clone(&clock))?;
-        let expectations = Expectations::new(authority, client_id);
-        let (access, verified) = (ArcSwap::from_pointee(access), VerifiedTokens::new());
-        let rates = tenant_rate_limit.map(TenantRates::new);
         Ok(Self {
-            access,
-            expectations,
-            required_scope,
-            keys,
-            verified,
-            rates,
+            access: ArcSwap::from_pointee(access),
+            keys: KeyCache::new(policy.authority.clone(), Arc::clone(&clock))?,
+            expectations: Expectations::new(policy.authority, policy.client_id),
+            required_scope: policy.required_scope,
+            verified: VerifiedTokens::new(),
+            rate_limits: policy.tenant_rate_limit.map(TenantRateLimits::new),
             clock,
         })
     }
 
-    /// Proves a token and says who sent it; `caller` learns it as far as it goes.
+    /// Verifies a token and returns its user. Records in `log` what is known of the caller.
     ///
     /// # Errors
     ///
-    /// The first reason to refuse it, in the order of the steps.
+    /// The first step that fails, in the order of [`auth`](super).
     pub async fn verify(
         &self,
         unverified_jwt: &str,
-        caller: &Caller,
+        log: &RequestLog,
     ) -> Result<Principal, AuthError> {
         let digest = TokenDigest::of(unverified_jwt);
-        if let Some(principal) = self.recall(&digest) {
-            self.verified.count(true);
-            caller.proves(principal.owner());
+        if let Some(principal) = self.cached(&digest) {
+            self.verified.count_hit();
+            log.record_owner(principal.owner());
             return Ok(principal);
         }
-        self.verified.count(false);
+        self.verified.count_miss();
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let unverified_tenant = token.unverified_claims.tenant()?;
-        caller.claims(unverified_tenant);
+        log.record_unverified_tenant(unverified_tenant);
         let access = self.access_for(unverified_tenant)?;
-        self.expectations.check(
-            &token.unverified_claims,
-            unverified_tenant,
-            self.clock.since_epoch(),
-        )?;
+        let now = self.clock.since_epoch();
+        self.expectations
+            .check(&token.unverified_claims, unverified_tenant, now)?;
 
         let key_id = token.unverified_key_id.clone();
         access.check_key(&key_id)?;
-        let found = self
-            .keys
-            .find(&access.tenants, unverified_tenant, &key_id)
-            .await?;
-        // A fetch may have taken seconds: who or what was trusted before may be no longer.
+        let tenants = &access.tenants;
+        let found = self.keys.get_or_fetch(tenants, unverified_tenant, &key_id);
+        let found = found.await?;
+        // A fetch may have taken seconds: the allow-list and the revoked keys may have changed.
         self.access_for(unverified_tenant)?.check_key(&key_id)?;
 
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
+        let now = self.clock.since_epoch();
         let validity = self
             .expectations
-            .check(&signed_claims, tenant, self.clock.since_epoch())?;
-        caller.proves(Owner {
-            tenant,
-            user: signed_claims.user()?,
-        });
+            .check(signed_claims.claims(), tenant, now)?;
+        let user = signed_claims.user()?;
+        log.record_owner(Owner { tenant, user });
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
-        let key = Arc::clone(&found.key);
-        self.keys.confirm(tenant, found);
         let verified = VerifiedToken {
             principal: principal.clone(),
             validity,
             key_id,
-            key,
+            key: Arc::clone(&found.key),
         };
-        self.verified.remember(digest, verified);
+        self.keys.promote(tenant, found);
+        self.verified.insert(digest, verified);
         Ok(principal)
     }
 
-    /// Counts a request of this caller's organisation.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthError::TooManyRequests`] when its requests of this second are spent.
-    pub fn admit(&self, caller: &Principal) -> Result<(), AuthError> {
-        match &self.rates {
-            Some(rates) if !rates.take(caller.tenant(), self.clock.monotonic()) => {
-                Err(AuthError::TooManyRequests)
-            }
-            Some(_) | None => Ok(()),
+    /// Counts a request of the tenant and rejects it above the tenant's rate limit.
+    pub(super) fn check_rate_limit(&self, tenant: TenantId) -> Result<(), AuthError> {
+        let Some(limits) = &self.rate_limits else {
+            return Ok(());
+        };
+        if limits.try_take(tenant, self.clock.monotonic()) {
+            Ok(())
+        } else {
+            Err(AuthError::TooManyRequests)
         }
     }
 
-    /// Whom a token speaks for that has been verified before, if all that may have changed since still holds.
-    fn recall(&self, digest: &TokenDigest) -> Option<Principal> {
-        let token = self.verified.find(digest)?;
+    /// The principal of a cached token, if everything that can change still holds.
+    fn cached(&self, digest: &TokenDigest) -> Option<Principal> {
+        let token = self.verified.get(digest)?;
         let tenant = token.principal.tenant();
-        let is_good = token.validity.includes(self.clock.since_epoch())
-            && self
-                .access_for(tenant)
-                .is_ok_and(|access| access.check_key(&token.key_id).is_ok())
-            && self
-                .keys
-                .held(tenant, &token.key_id)
-                .is_some_and(|key| Arc::ptr_eq(&key, &token.key));
-        is_good.then(|| token.principal.clone())
+        let is_valid = token.validity.includes(self.clock.since_epoch());
+        let access = self.access_for(tenant).ok()?;
+        access.check_key(&token.key_id).ok()?;
+        let key = self.keys.cached(tenant, &token.key_id)?;
+        let is_same_key = Arc::ptr_eq(&key, &token.key);
+        (is_valid && is_same_key).then(|| token.principal.clone())
     }
 
-    /// Who may come in at the moment.
+    /// The allow-list and the revoked keys in force.
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
     }
 
-    /// Lets other tenants in, or trusts other keys, from the next request on.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime: it starts fetches of keys.
+    /// Replaces the allow-list and the revoked keys from the next request on, and starts the
+    /// fetches that are due. Needs a tokio runtime.
     pub fn replace_access(&self, access: Access) {
         self.access.store(Arc::new(access));
         drop(self.start_due_fetches());
     }
 
-    /// Starts the fetches of keys that are due. They run whether or not the future is polled,
-    /// which completes when all of them have ended.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
+    /// Starts the fetches that are due. They run even if the returned future is dropped. It
+    /// completes when they have ended. Needs a tokio runtime.
     pub fn start_due_fetches(&self) -> impl Future<Output = ()> + Send + use<> {
         let flights = self.keys.start_due_fetches(&self.access.load().tenants);
         async move {
@@ -215,7 +185,7 @@ impl Verifier {
         }
     }
 
-    /// Fetches keys as they become due, for as long as it is polled.
+    /// Fetches keys when they are due. Does not return.
     pub async fn keep_keys_fresh(&self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -225,11 +195,7 @@ impl Verifier {
         }
     }
 
-    /// Whether tokens can be verified now. In open mode always: keys come with the first token.
-    ///
-    /// # Errors
-    ///
-    /// [`NotReady`] says what is missing.
+    /// Whether tokens can be verified now. In open mode always: the first token fetches the keys.
     pub fn readiness(&self) -> Result<(), NotReady> {
         if self.access.load().tenants.is_open() || self.keys.is_any_usable() {
             Ok(())
@@ -238,14 +204,19 @@ impl Verifier {
         }
     }
 
-    /// The keys of each tenant that is expected, and what was fetched for all others together.
-    pub fn key_status(&self) -> (Vec<KeyStatus>, FetchCounts) {
+    /// The cached keys of each listed tenant.
+    pub fn key_status(&self) -> Vec<KeyStatus> {
         self.keys.status(&self.access.load().tenants)
     }
 
-    /// How far remembering tokens has helped.
-    pub fn token_cache(&self) -> TokenCacheUse {
-        self.verified.usage()
+    /// The counters of the key fetches.
+    pub fn fetch_stats(&self) -> &FetchStats {
+        self.keys.fetch_stats()
+    }
+
+    /// The statistics of the token cache.
+    pub fn token_cache_stats(&self) -> TokenCacheStats {
+        self.verified.stats()
     }
 
     fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {

@@ -1,60 +1,58 @@
-//! `check`: what would keep the service from doing its work, before it is started.
+//! `check`: finds what would keep the service from working, before it is started.
 
 use std::path::Path;
 
-use super::Error;
 use crate::{
     auth,
-    config::{self, Config},
-    tasks::store::postgres::Database,
+    config::{
+        Config,
+        env_file::{read_variables, unknown_names},
+    },
+    tasks::store::postgres::{self, config::DatabaseConfig},
 };
 
-pub(super) async fn check(directory: &Path) -> Result<bool, Error> {
-    for name in config::unknown_names(directory).unwrap_or_default() {
-        println!("note      .env sets {name}, which is no setting of this service");
+/// Prints every finding. Returns whether the service can work.
+pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
+    for name in unknown_names(directory).unwrap_or_default() {
+        println!("note      .env sets {name}, which is not a setting of this service");
     }
-    let config = match config::read_variables(directory).map_err(|problem| vec![problem]) {
-        Ok(variables) => Config::parse_all(&variables),
-        Err(problems) => Err(problems),
+    let problems = match read_variables(directory) {
+        Ok(variables) => Config::problems(&variables),
+        Err(problem) => vec![problem],
     };
-    let config = match config {
-        Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                println!("WRONG     {problem}");
-            }
-            return Ok(false);
-        }
-    };
+    for problem in &problems {
+        println!("WRONG     {problem}");
+    }
+    if !problems.is_empty() {
+        return Ok(false);
+    }
+    let config = Config::parse(&read_variables(directory)?)?;
     println!("ok        settings");
-    let mut is_well = true;
     if config.access.tenants.is_open() {
-        println!("note      ALLOW_ANY_TENANT=true: people of any organisation may sign in");
+        println!("note      ALLOW_ANY_TENANT=true: users of any tenant may sign in");
     }
-    for (tenant, outcome) in
-        auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await?
-    {
+    let mut is_ok = true;
+    let keys = auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await?;
+    for (tenant, outcome) in keys {
         match outcome {
             Ok(count) => println!("ok        tenant {tenant}: {count} signing keys"),
             Err(reason) => {
-                is_well = false;
+                is_ok = false;
                 println!("WRONG     tenant {tenant}: no signing keys: {reason}");
             }
         }
     }
     if let Some(database) = &config.store.database {
-        is_well &= check_database(database).await;
+        is_ok &= check_database(database).await;
     }
-    Ok(is_well)
+    Ok(is_ok)
 }
 
-async fn check_database(database: &Database) -> bool {
-    match database.inspect().await {
+async fn check_database(database: &DatabaseConfig) -> bool {
+    match postgres::inspect(database).await {
         Ok(0) => println!("ok        database"),
-        Ok(steps) => {
-            println!(
-                "ok        database; the next start brings its tables forward by {steps} steps"
-            );
+        Ok(pending) => {
+            println!("ok        database; pending migrations at the next start: {pending}");
         }
         Err(problem) => {
             println!("WRONG     database: {problem}");

@@ -1,4 +1,4 @@
-//! `token inspect`: why a token is accepted or refused, for the person who has to find out.
+//! `token inspect`: why a token is accepted or rejected.
 
 use std::{
     io::{self, IsTerminal, Read},
@@ -6,45 +6,43 @@ use std::{
     sync::Arc,
 };
 
-use super::Error;
+use anyhow::{Context, bail};
+
 use crate::{
-    auth::{Inspection, Principal, Verifier},
+    auth::{Inspection, Principal, Verifier, role::Coverage},
     clock::SystemClock,
-    config::{self, Config},
+    config::{Config, env_file},
     error::ApiError,
-    ids::Reach,
 };
 
-/// More than any token has, in bytes; what is longer is told to be too long without being read to its end.
+/// The largest input, in bytes. The verifier rejects a longer token without its rest.
 const MAX_INPUT: u64 = 1024 * 1024;
 
-pub(super) async fn inspect(directory: &Path) -> Result<bool, Error> {
-    let config = Config::parse(&config::read_variables(directory)?)?;
+/// Prints the result for the token on standard input. Returns whether it gives access to tasks.
+pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
+    let config = Config::parse(&env_file::read_variables(directory)?)?;
     let token = read_token()?;
     let verifier = Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?;
     let Inspection {
         outcome,
-        why,
+        advice,
         unverified_claims,
     } = verifier.inspect(&token).await;
-    let is_accepted = match outcome {
-        Ok(caller) => print_accepted(&caller),
+    let (is_accepted, title) = match outcome {
+        Ok(principal) => (print_accepted(&principal), "The token says:"),
         Err(error) => {
-            let (status, detail) = ApiError::from(error).told();
-            println!("This token would be refused, with {status}: {detail}.");
-            println!("{}", why.unwrap_or_default());
-            false
+            let reason = error.to_string();
+            let (status, detail) = ApiError::from(error).status_and_detail();
+            println!("This token is rejected with {status}: {detail}.");
+            println!("Reason: {reason}.");
+            if let Some(advice) = advice {
+                println!("{advice}");
+            }
+            (false, "The token says, unverified:")
         }
     };
     if !unverified_claims.is_empty() {
-        println!(
-            "\nIt says of itself{}:",
-            if is_accepted {
-                ""
-            } else {
-                ", which proves nothing"
-            }
-        );
+        println!("\n{title}");
     }
     for (name, value) in unverified_claims {
         println!("  {name:<12} {value}");
@@ -52,63 +50,59 @@ pub(super) async fn inspect(directory: &Path) -> Result<bool, Error> {
     Ok(is_accepted)
 }
 
-fn read_token() -> Result<String, Error> {
-    if io::stdin().is_terminal() {
+fn read_token() -> anyhow::Result<String> {
+    let mut stdin = io::stdin();
+    if stdin.is_terminal() {
         eprintln!("Paste the token, then press Enter and Ctrl-D.");
     }
     let mut input = Vec::new();
-    io::stdin().take(MAX_INPUT).read_to_end(&mut input)?;
-    let input = String::from_utf8(input).map_err(|_| "standard input is not text")?;
+    stdin.by_ref().take(MAX_INPUT).read_to_end(&mut input)?;
+    let input = String::from_utf8(input).context("standard input is not text")?;
+    // The input may be a copied header.
     let text = input.trim();
-    // Whoever copies a header has more than the token.
-    let text = text
-        .strip_prefix("Authorization:")
-        .unwrap_or(text)
-        .trim_start();
+    let text = text.strip_prefix("Authorization:").unwrap_or(text);
+    let text = text.trim_start();
     let token = match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
         Some(_) | None => text,
     };
     if token.is_empty() {
-        Err("there is no token on standard input".into())
-    } else {
-        Ok(token.to_owned())
+        bail!("standard input is empty");
+    }
+    Ok(token.to_owned())
+}
+
+/// Prints what the user may do. Returns whether they may see tasks.
+fn print_accepted(principal: &Principal) -> bool {
+    let permissions = principal.permissions();
+    let may_see = permissions.see != Coverage::Nothing;
+    println!("This token is accepted.");
+    if !may_see {
+        println!(
+            "But its roles {:?} do not give access to tasks: an administrator of its tenant assigns roles under \
+             Enterprise applications, and the user then signs in again.",
+            principal.roles()
+        );
+    }
+    println!("\n  read /api/me      yes");
+    println!("  see tasks         {}", covered(permissions.see));
+    println!(
+        "  create tasks      {}",
+        yes_or_no(permissions.change != Coverage::Nothing)
+    );
+    println!("  change tasks      {}", covered(permissions.change));
+    println!("  delete tasks      {}", yes_or_no(permissions.delete));
+    may_see
+}
+
+fn covered(coverage: Coverage) -> &'static str {
+    match coverage {
+        Coverage::Nothing => "no (403)",
+        Coverage::Own => "yes, their own",
+        Coverage::Tenant => "yes, all of the tenant",
     }
 }
 
-/// Says what the caller may do; whether they may do anything with tasks.
-fn print_accepted(caller: &Principal) -> bool {
-    let may = |is_allowed: bool| if is_allowed { "yes" } else { "no, with 403" };
-    let (is_reader, is_editor, is_admin) =
-        (caller.is_reader(), caller.is_editor(), caller.is_admin());
-    if is_reader {
-        println!("This token would be accepted.");
-    } else {
-        println!(
-            "This token would be accepted, but its holder would be refused, with 403, wherever tasks are."
-        );
-        println!(
-            "Its roles are {:?}, none of Admin, Editor and Reader: an administrator of its tenant gives people \
-             roles under Enterprise applications, and the person then signs in anew.",
-            caller.roles()
-        );
-    }
-    let whose = if caller.reach() == Reach::Tenant {
-        "the whole organisation's"
-    } else {
-        "their own"
-    };
-    println!("\n  who they are           yes");
-    println!(
-        "  see tasks              {}{}",
-        may(is_reader),
-        if is_reader {
-            format!(", {whose}")
-        } else {
-            String::new()
-        }
-    );
-    println!("  create and change them {}", may(is_editor));
-    println!("  delete them            {}", may(is_admin));
-    is_reader
+fn yes_or_no(is_permitted: bool) -> &'static str {
+    if is_permitted { "yes" } else { "no (403)" }
 }

@@ -1,33 +1,30 @@
-//! What the binary can be told to do: serve, and what an operator needs beside that.
+//! The commands of the binary: `serve`, and what an operator needs beside it.
 //!
-//! Every command ends with 0 when all is well, 1 when something is not, which it then says, and 2 when it was called
-//! wrongly. What was asked for goes to standard output, everything else to standard error.
+//! Every command exits with 0 on success, 1 on failure with a message, and 2 for wrong arguments.
+//! Results go to standard output, everything else to standard error.
 
 mod check;
 mod health;
 mod inspect;
-mod running;
 mod serve;
 mod tenants;
 
 use std::{path::Path, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::ids::TenantId;
 
-/// Where `.env` is looked for.
+/// The folder with `.env`.
 const DIRECTORY: &str = ".";
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// The task API for people of any Microsoft Entra ID organisation.
+/// A multi-tenant task API secured by Microsoft Entra ID
 ///
-/// Settings come from the environment and from .env in the working directory.
+/// Reads its settings from the environment and from .env in the working directory.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 all is well, 1 something is not, 2 called wrongly."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong arguments."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -36,66 +33,68 @@ struct Arguments {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Serve the API; what is done when no command is given
+    /// Run the API server (default)
     Serve,
-    /// Say which organisations may sign in, or change it, also for the running service
+    /// List the tenants whose users may sign in, or change the list
     #[command(subcommand)]
     Tenants(TenantsCommand),
-    /// Say what is wrong with the settings, and whether the signing keys of every allowed tenant can be fetched
+    /// Check the settings, the signing keys of every listed tenant, and the database
     Check,
-    /// Look into tokens
+    /// Examine tokens
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Ask the service on this machine whether it is alive, as a container's health check does
+    /// Check whether the service on this machine responds, for a container's health check
     Health,
 }
 
 #[derive(Clone, Debug, Subcommand)]
 enum TenantsCommand {
-    /// Let people of these organisations in: adds to the list in .env
-    Add {
-        /// Tenant ids: GUIDs
-        #[arg(required = true, value_name = "TENANT_ID")]
-        tenants: Vec<TenantId>,
-    },
-    /// Keep people of these organisations out: takes from the list in .env
-    Remove {
-        /// Tenant ids: GUIDs
-        #[arg(required = true, value_name = "TENANT_ID")]
-        tenants: Vec<TenantId>,
-    },
-    /// Print the tenant ids of the organisations that may sign in, one a line
+    /// Add tenants to ALLOWED_TENANT_IDS in .env
+    Add(TenantIds),
+    /// Remove tenants from ALLOWED_TENANT_IDS in .env
+    Remove(TenantIds),
+    /// Print the IDs of the allowed tenants, one per line
     List,
+}
+
+#[derive(Args, Clone, Debug)]
+struct TenantIds {
+    /// Tenant IDs (GUIDs)
+    #[arg(required = true, value_name = "TENANT_ID")]
+    ids: Vec<TenantId>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
 enum TokenCommand {
-    /// Say what the service would make of the token on standard input, and why it would refuse it
+    /// Explain why a token, read from standard input, is accepted or rejected
     ///
-    /// The token is sent nowhere. To check its signature, the signing keys of its tenant are fetched from Entra, if
-    /// that tenant is allowed.
+    /// The token is not sent anywhere. To verify its signature, the signing keys of its tenant are
+    /// fetched from Entra if the tenant is allowed.
     Inspect,
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 pub async fn run() -> ExitCode {
     let directory = Path::new(DIRECTORY);
+    let success = |()| true;
     let outcome = match Arguments::parse().command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(directory).await.map(|()| true),
-        Command::Tenants(TenantsCommand::Add { tenants }) => tenants::add(directory, &tenants),
-        Command::Tenants(TenantsCommand::Remove { tenants }) => {
-            tenants::remove(directory, &tenants)
+        Command::Serve => serve::serve(directory).await.map(success),
+        Command::Tenants(TenantsCommand::Add(ids)) => {
+            tenants::add(directory, &ids.ids).map(success)
         }
-        Command::Tenants(TenantsCommand::List) => tenants::list(directory),
+        Command::Tenants(TenantsCommand::Remove(ids)) => {
+            tenants::remove(directory, &ids.ids).map(success)
+        }
+        Command::Tenants(TenantsCommand::List) => tenants::list(directory).map(success),
         Command::Check => check::check(directory).await,
         Command::Token(TokenCommand::Inspect) => inspect::inspect(directory).await,
-        Command::Health => health::health(directory).await.map(|()| true),
+        Command::Health => health::health(directory).await.map(success),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("tenant-tasks: {error}");
+            eprintln!("tenant-tasks: {error:#}");
             ExitCode::FAILURE
         }
     }

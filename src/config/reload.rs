@@ -1,7 +1,7 @@
 //! Settings that change while the service runs: on SIGHUP, and when `.env` changes.
 //!
-//! Tenants and revoked keys are replaced together, between two requests. Settings that make
-//! no sense change nothing, and the log says why.
+//! The allow-list and the revoked keys are replaced together, between two requests. If the new
+//! settings are invalid, the old ones stay in force, and the log says why.
 
 use std::{
     fs, io,
@@ -18,35 +18,29 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{
-    auth::{Access, Tenants, Verifier},
-    config::{self, Config},
-};
+use super::{Config, env_file};
+use crate::auth::{Access, Tenants, Verifier};
 
-/// How often `.env` is looked at. A change is taken over when two looks in a row have seen
-/// the same, so that a file is not read while it is being written.
+/// How often `.env` is read. A change is applied when two reads in a row return the same content, so
+/// that a file is not applied while it is being written.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Who may come in, and with which keys, is worth an audit.
+/// Changes of the allow-list and of the revoked keys belong in the audit log.
 const AUDIT: &str = "tenant_tasks::audit";
 
-/// Watches for new settings.
+/// Watches `.env` for changes.
 #[derive(Debug)]
 pub struct Reloader {
     directory: PathBuf,
     hangup: Signal,
-    /// What the file held when it was last taken over; `None` if there was none.
+    /// The content of the file in force; `None` without a file.
     applied: Option<Vec<u8>>,
     is_current: Arc<AtomicBool>,
 }
 
 impl Reloader {
-    /// Notes what `.env` in `directory` holds now. To be called before the settings are first
-    /// read, so that no change falls between, and from within a tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// When the system does not let the process listen for signals.
+    /// Reads `.env` in `directory`. Call this before the settings are first parsed, so that no
+    /// change is missed, and within a tokio runtime.
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let applied = fs::read(directory.join(".env")).ok();
@@ -58,25 +52,24 @@ impl Reloader {
         })
     }
 
-    /// Whether the newest settings are those in force: false while they make no sense.
-    pub fn is_current(&self) -> impl Fn() -> bool + Send + Sync + use<> {
-        let is_current = Arc::clone(&self.is_current);
-        move || is_current.load(Ordering::Relaxed)
+    /// Whether the newest settings are in force. False while they are invalid.
+    pub fn is_current(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_current)
     }
 
-    /// Hands new settings to the verifier, for as long as it is polled.
+    /// Applies changed settings to the verifier. Does not return.
     pub async fn run(mut self, verifier: Arc<Verifier>) {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_seen = self.applied.clone();
         loop {
-            let is_asked = tokio::select! {
+            let is_requested = tokio::select! {
                 Some(()) = self.hangup.recv() => true,
                 _ = poll.tick() => false,
             };
             let seen = fs::read(self.directory.join(".env")).ok();
-            let is_settled = seen == last_seen;
-            if is_asked || (is_settled && seen != self.applied) {
+            let is_stable = seen == last_seen;
+            if is_requested || (is_stable && seen != self.applied) {
                 self.applied.clone_from(&seen);
                 self.reload(&verifier);
             }
@@ -85,18 +78,18 @@ impl Reloader {
     }
 
     fn reload(&self, verifier: &Verifier) {
-        let config =
-            config::read_variables(&self.directory).and_then(|variables| Config::parse(&variables));
+        let variables = env_file::read_variables(&self.directory);
+        let config = variables.and_then(|variables| Config::parse(&variables));
         self.is_current.store(config.is_ok(), Ordering::Relaxed);
         match config {
             Ok(config) => {
                 let old = verifier.access();
                 verifier.replace_access(config.access.clone());
-                // Only now, so that who has read the line finds it true.
+                // After the change, so that the log line is true when it is read.
                 log_changes(&old, &config.access);
             }
             Err(error) => {
-                tracing::error!(target: AUDIT, %error, "settings not reloaded: the old ones stay in force");
+                tracing::error!(target: AUDIT, %error, "settings not reloaded; the old ones stay in force");
             }
         }
     }
@@ -104,7 +97,7 @@ impl Reloader {
 
 fn log_changes(old: &Access, new: &Access) {
     if old == new {
-        tracing::info!(target: AUDIT, "settings reloaded: tenants and revoked keys are as they were");
+        tracing::info!(target: AUDIT, "settings reloaded; no changes");
         return;
     }
     match (&old.tenants, &new.tenants) {
@@ -117,16 +110,17 @@ fn log_changes(old: &Access, new: &Access) {
             }
         }
         (Tenants::Any { .. } | Tenants::Listed(_), Tenants::Any { .. }) => {
-            tracing::info!(target: AUDIT, "settings reloaded: people of any organisation may sign in");
+            tracing::info!(target: AUDIT, "settings reloaded: users of any tenant may sign in");
         }
         (Tenants::Any { .. }, Tenants::Listed(new)) => {
-            tracing::info!(target: AUDIT, tenants = new.len(), "settings reloaded: only listed tenants may sign in");
+            let tenants = new.len();
+            tracing::info!(target: AUDIT, tenants, "settings reloaded: only listed tenants may sign in");
         }
     }
     for key_id in new.revoked_keys.difference(&old.revoked_keys) {
         tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key revoked");
     }
     for key_id in old.revoked_keys.difference(&new.revoked_keys) {
-        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key no longer revoked");
+        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key restored");
     }
 }

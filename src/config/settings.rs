@@ -1,28 +1,85 @@
-//! Each setting's text to its value: what it may be, what it is when it is not set, and what is wrong with it.
+//! Each setting: its name, its default, and how its text is parsed.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    env::{self, VarError},
+    io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
+    str::FromStr,
 };
 
 use axum::http::HeaderValue;
+use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 use uuid::Uuid;
 
-use super::{ConfigError, LogFormat, Variables};
 use crate::{
-    auth::{Authority, KeyId, Tenants},
-    ids::{TenantId, parse_guid},
+    auth::{Authority, Tenants},
+    ids::{KeyId, TenantId, parse_guid},
+    openapi::Docs,
+    server::DEFAULT_MAX_CONNECTIONS,
     tasks::store::{
-        DEFAULT_MAX_DATABASE_CONNECTIONS,
-        postgres::{Database, DatabaseUrlError},
+        DEFAULT_MAX_DATABASE_CONNECTIONS, DEFAULT_MAX_TASKS_PER_TENANT,
+        postgres::config::{DatabaseConfig, DatabaseUrlError},
     },
+    telemetry::{log::LogFormat, otlp},
 };
 
+/// Every variable that the service reads.
+pub const VARIABLES: [&str; 21] = [
+    "AZURE_API_CLIENT_ID",
+    "AZURE_HOME_TENANT_ID",
+    "ALLOWED_TENANT_IDS",
+    "ALLOW_ANY_TENANT",
+    "ALLOWED_ORIGINS",
+    "AZURE_AUTHORITY_HOST",
+    "REQUIRED_SCOPE",
+    "REVOKED_KEY_IDS",
+    "HOST",
+    "PORT",
+    "MAX_CONNECTIONS",
+    "MAX_TASKS_PER_TENANT",
+    "TENANT_RATE_LIMIT",
+    "DATABASE_URL",
+    "MAX_DATABASE_CONNECTIONS",
+    "METRICS_ADDR",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "DOCS",
+    "AZURE_SPA_CLIENT_ID",
+    "RUST_LOG",
+    "LOG_FORMAT",
+];
+
+/// The variable with the allow-list.
+pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
+
+/// Variables by name. An unset variable has no entry.
+pub type Variables = HashMap<String, String>;
+
+/// Why the service does not start: one sentence with the variable's name.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the error texts say what they mean")]
+pub enum ConfigError {
+    #[error("{variable} is not set: {advice}")]
+    Missing {
+        variable: &'static str,
+        advice: &'static str,
+    },
+    #[error("{variable} {problem}")]
+    Invalid {
+        variable: &'static str,
+        problem: String,
+    },
+    #[error(".env cannot be read: {0}")]
+    File(#[source] io::Error),
+    #[error(".env, line {0}: not of the form NAME=value")]
+    Line(usize),
+}
+
 /// One method per setting. An empty value counts as unset, unless the method says otherwise.
-pub(super) struct Settings<'a>(pub(super) &'a Variables);
+pub struct Settings<'a>(pub &'a Variables);
 
 impl Settings<'_> {
     fn raw(&self, variable: &str) -> Option<&str> {
@@ -33,48 +90,78 @@ impl Settings<'_> {
         self.raw(variable).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn client_id(&self) -> Result<Uuid, ConfigError> {
-        const VARIABLE: &str = "AZURE_API_CLIENT_ID";
-        let value = self.value(VARIABLE).ok_or(ConfigError::Missing {
-            variable: VARIABLE,
-            advice: "run ./setup.sh to register the API with Entra and write .env, or try the service \
-                     without an Azure account with `cargo run --example sandbox`",
-        })?;
-        parse_guid(value)
-            .map_err(|_| invalid(VARIABLE, "must be the GUID of the API's app registration"))
+    /// The parsed value; `None` if the variable is unset. `expected` completes the error.
+    fn parse<T: FromStr>(
+        &self,
+        variable: &'static str,
+        expected: &str,
+    ) -> Result<Option<T>, ConfigError> {
+        let value = self.value(variable).map(|value| value.parse().ok());
+        value
+            .map(|value| must(variable, value, expected))
+            .transpose()
     }
 
-    pub(super) fn tenants(&self) -> Result<Tenants, ConfigError> {
+    fn guid(&self, variable: &'static str, of: &str) -> Result<Option<Uuid>, ConfigError> {
+        let expected = format!("be the GUID of {of}");
+        let guid = self.value(variable).map(|value| parse_guid(value).ok());
+        guid.map(|guid| must(variable, guid, &expected)).transpose()
+    }
+
+    /// One of two words. The first one is the default.
+    fn choice<T>(&self, variable: &'static str, words: [(&str, T); 2]) -> Result<T, ConfigError> {
+        let [first, second] = words;
+        let expected = format!("be {} or {}", first.0, second.0);
+        let chosen = match self.value(variable).unwrap_or(first.0) {
+            word if word == first.0 => Some(first.1),
+            word if word == second.0 => Some(second.1),
+            _ => None,
+        };
+        must(variable, chosen, &expected)
+    }
+
+    pub(super) fn client_id(&self) -> Result<Uuid, ConfigError> {
+        const VARIABLE: &str = "AZURE_API_CLIENT_ID";
+        let client_id = self.guid(VARIABLE, "the API's app registration")?;
+        client_id.ok_or(ConfigError::Missing {
+            variable: VARIABLE,
+            advice: "run ./setup.sh to register the API in Entra and write .env, or try the service \
+                     without an Azure account: cargo run --example sandbox",
+        })
+    }
+
+    pub(super) fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
+        self.guid("AZURE_SPA_CLIENT_ID", "the single-page app's registration")
+    }
+
+    /// The allow-list. Set but empty, ALLOWED_TENANT_IDS is an empty list.
+    pub fn tenants(&self) -> Result<Tenants, ConfigError> {
         let home = self.home_tenant()?;
-        let allowed: BTreeSet<_> = match self.raw("ALLOWED_TENANT_IDS") {
+        let listed: BTreeSet<_> = match self.raw(ALLOWED_TENANT_IDS) {
             Some(list) => parse_tenants(list)?,
             None => home.into_iter().collect(),
         };
         if self.flag("ALLOW_ANY_TENANT")? {
-            return Ok(Tenants::Any { expected: allowed });
+            return Ok(Tenants::Any { listed });
         }
-        if allowed.is_empty() {
+        if listed.is_empty() {
             return Err(invalid(
-                "ALLOWED_TENANT_IDS",
-                "lists nobody: name the tenants whose people may sign in, or leave it out and set \
-                 AZURE_HOME_TENANT_ID to your own, or set ALLOW_ANY_TENANT=true",
+                ALLOWED_TENANT_IDS,
+                "is empty: list at least one tenant ID, unset it and set AZURE_HOME_TENANT_ID, or \
+                 set ALLOW_ANY_TENANT=true",
             ));
         }
-        Ok(Tenants::Listed(allowed))
+        Ok(Tenants::Listed(listed))
     }
 
     fn home_tenant(&self) -> Result<Option<TenantId>, ConfigError> {
-        const VARIABLE: &str = "AZURE_HOME_TENANT_ID";
-        let home = self.value(VARIABLE).map(str::parse).transpose();
-        home.map_err(|_| invalid(VARIABLE, "must be a tenant's GUID"))
+        self.parse("AZURE_HOME_TENANT_ID", "be the GUID of a tenant")
     }
 
     fn flag(&self, variable: &'static str) -> Result<bool, ConfigError> {
         let value = self.value(variable).unwrap_or("false");
-        value
-            .to_ascii_lowercase()
-            .parse()
-            .map_err(|_| invalid(variable, "must be true or false"))
+        let value = value.to_ascii_lowercase().parse().ok();
+        must(variable, value, "be true or false")
     }
 
     pub(super) fn authority(&self) -> Result<Authority, ConfigError> {
@@ -83,43 +170,34 @@ impl Settings<'_> {
         Authority::parse(value).map_err(|error| invalid(VARIABLE, error.to_string()))
     }
 
-    /// Set but empty: no particular scope is asked for.
+    /// Set but empty: any scope is accepted.
     pub(super) fn required_scope(&self) -> Result<Option<String>, ConfigError> {
         let scope = self.raw("REQUIRED_SCOPE").unwrap_or("access_as_user");
-        // A scope token (RFC 6749, section 3.3); it is sent back in a header between quotes.
-        if scope
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-        {
-            Ok(Some(scope.to_owned()).filter(|scope| !scope.is_empty()))
-        } else {
-            Err(invalid(
-                "REQUIRED_SCOPE",
-                "must be one scope, such as access_as_user",
-            ))
-        }
+        // A scope token (RFC 6749, section 3.3). It is sent in a header between quotes.
+        let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let scope = Some(scope).filter(|scope| scope.bytes().all(is_allowed));
+        let scope = must(
+            "REQUIRED_SCOPE",
+            scope,
+            "be one scope, such as access_as_user",
+        )?;
+        Ok(Some(scope.to_owned()).filter(|scope| !scope.is_empty()))
     }
 
     pub(super) fn revoked_keys(&self) -> Result<HashSet<KeyId>, ConfigError> {
         const VARIABLE: &str = "REVOKED_KEY_IDS";
-        let key_ids = entries(self.value(VARIABLE).unwrap_or_default()).map(KeyId::parse);
-        let key_ids: Option<_> = key_ids.collect();
-        key_ids.ok_or_else(|| {
-            invalid(
-                VARIABLE,
-                "must list key ids of at most 128 characters, separated by commas",
-            )
-        })
+        let key_ids = entries(self.value(VARIABLE).unwrap_or_default());
+        let key_ids = key_ids.map(KeyId::parse).collect();
+        let expected = "list key ids of at most 128 characters, separated by commas";
+        must(VARIABLE, key_ids, expected)
     }
 
     pub(super) fn allowed_origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
-        let list = self
-            .value("ALLOWED_ORIGINS")
-            .unwrap_or("http://localhost:3000");
-        entries(list)
-            .enumerate()
-            .map(|(index, entry)| parse_origin(index, entry))
-            .collect()
+        const VARIABLE: &str = "ALLOWED_ORIGINS";
+        let list = self.value(VARIABLE).unwrap_or("http://localhost:3000");
+        let expected = "list origins such as http://localhost:3000, separated by commas, in lower \
+                        case and without a trailing slash";
+        parse_list(VARIABLE, list, parse_origin, expected)
     }
 
     pub(super) fn host(&self) -> &str {
@@ -127,160 +205,159 @@ impl Settings<'_> {
     }
 
     pub(super) fn port(&self) -> Result<u16, ConfigError> {
-        let port = self.value("PORT").unwrap_or("8000");
-        port.parse()
-            .map_err(|_| invalid("PORT", "must be a whole number from 0 to 65535"))
+        let port = self.parse("PORT", "be a whole number from 0 to 65535")?;
+        Ok(port.unwrap_or(8000))
     }
 
-    /// One that is not set has no bound or a default of its own; 0 would refuse everything.
-    pub(super) fn whole_number(
-        &self,
-        variable: &'static str,
-    ) -> Result<Option<NonZeroU32>, ConfigError> {
-        let number = self.value(variable).map(str::parse).transpose();
-        number.map_err(|_| {
-            invalid(
-                variable,
-                format!("must be a whole number from 1 to {}", u32::MAX),
-            )
-        })
+    /// Requests per second of each tenant; `None` for no limit.
+    pub(super) fn tenant_rate_limit(&self) -> Result<Option<NonZeroU32>, ConfigError> {
+        self.positive("TENANT_RATE_LIMIT")
     }
 
-    pub(super) fn count(
-        &self,
-        variable: &'static str,
-        default: usize,
-    ) -> Result<usize, ConfigError> {
-        let number = self.whole_number(variable)?;
+    pub(super) fn max_connections(&self) -> Result<usize, ConfigError> {
+        self.count("MAX_CONNECTIONS", DEFAULT_MAX_CONNECTIONS)
+    }
+
+    pub(super) fn max_tasks_per_tenant(&self) -> Result<usize, ConfigError> {
+        self.count("MAX_TASKS_PER_TENANT", DEFAULT_MAX_TASKS_PER_TENANT)
+    }
+
+    fn positive(&self, variable: &'static str) -> Result<Option<NonZeroU32>, ConfigError> {
+        self.parse(
+            variable,
+            &format!("be a whole number from 1 to {}", u32::MAX),
+        )
+    }
+
+    fn count(&self, variable: &'static str, default: usize) -> Result<usize, ConfigError> {
+        let number = self.positive(variable)?.map(NonZeroU32::get);
         Ok(number.map_or(default, |number| {
-            usize::try_from(number.get()).unwrap_or(usize::MAX)
+            usize::try_from(number).unwrap_or(usize::MAX)
         }))
     }
 
-    pub(super) fn database(&self) -> Result<Option<Database>, ConfigError> {
+    pub(super) fn database(&self) -> Result<Option<DatabaseConfig>, ConfigError> {
         const VARIABLE: &str = "DATABASE_URL";
         let database = self.value(VARIABLE).map(str::parse).transpose();
         database.map_err(|error: DatabaseUrlError| invalid(VARIABLE, error.to_string()))
     }
 
-    pub(super) fn database_connections(&self) -> Result<NonZeroUsize, ConfigError> {
-        let number = self.whole_number("MAX_DATABASE_CONNECTIONS")?;
+    pub(super) fn max_database_connections(&self) -> Result<NonZeroUsize, ConfigError> {
+        let number = self.positive("MAX_DATABASE_CONNECTIONS")?;
         let number = number.and_then(|number| NonZeroUsize::try_from(number).ok());
         Ok(number.unwrap_or(DEFAULT_MAX_DATABASE_CONNECTIONS))
     }
 
     pub(super) fn metrics_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        const VARIABLE: &str = "METRICS_ADDR";
-        let address = self.value(VARIABLE).map(str::parse).transpose();
-        address.map_err(|_| {
-            invalid(
-                VARIABLE,
-                "must be an address and a port, such as 127.0.0.1:9090",
-            )
-        })
+        let expected = "be an address and a port, such as 127.0.0.1:9090";
+        self.parse("METRICS_ADDR", expected)
     }
 
     pub(super) fn otlp_endpoint(&self) -> Result<Option<Url>, ConfigError> {
         const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let Some(value) = self.value(VARIABLE) else {
-            return Ok(None);
+        const EXPECTED: &str = "be a URL such as http://127.0.0.1:4318";
+        if !otlp::IS_ENABLED && self.value(VARIABLE).is_some() {
+            let problem = "is set, but this binary was built without --features otlp";
+            return Err(invalid(VARIABLE, problem));
+        }
+        let is_http = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        let endpoint: Option<Url> = self.parse(VARIABLE, EXPECTED)?;
+        let endpoint = endpoint.map(|url| Some(url).filter(is_http));
+        endpoint
+            .map(|url| must(VARIABLE, url, EXPECTED))
+            .transpose()
+    }
+
+    /// What `/openapi.json` and `/docs` need; `None` hides both.
+    pub(super) fn docs(&self) -> Result<Option<Docs>, ConfigError> {
+        let docs = Docs {
+            authority: self.authority()?,
+            client_id: self.client_id()?,
+            scope: self.required_scope()?,
+            spa_client_id: self.spa_client_id()?,
         };
-        if !cfg!(feature = "otlp") {
-            return Err(invalid(
-                VARIABLE,
-                "is set, but this binary was built without --features otlp",
-            ));
-        }
-        match Url::parse(value) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-            Ok(_) | Err(_) => Err(invalid(
-                VARIABLE,
-                "must be a URL such as http://127.0.0.1:4318",
-            )),
-        }
+        Ok(self.docs_enabled()?.then_some(docs))
     }
 
-    /// Whether the description and its page are shown.
-    pub(super) fn docs(&self) -> Result<bool, ConfigError> {
-        match self.value("DOCS").unwrap_or("on") {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            _ => Err(invalid("DOCS", "must be on or off")),
-        }
-    }
-
-    pub(super) fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
-        const VARIABLE: &str = "AZURE_SPA_CLIENT_ID";
-        let spa_client_id = self.value(VARIABLE).map(parse_guid).transpose();
-        spa_client_id.map_err(|_| {
-            invalid(
-                VARIABLE,
-                "must be the GUID of the single-page app's registration",
-            )
-        })
+    pub(super) fn docs_enabled(&self) -> Result<bool, ConfigError> {
+        self.choice("DOCS", [("on", true), ("off", false)])
     }
 
     pub(super) fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
         let filter = self.value("RUST_LOG").unwrap_or("info");
-        EnvFilter::try_new(filter).map_err(|_| {
-            invalid(
-                "RUST_LOG",
-                "must be a level such as info, or directives such as info,tenant_tasks=debug",
-            )
-        })
+        let expected = "be a level such as info, or directives such as info,tenant_tasks=debug";
+        must("RUST_LOG", EnvFilter::try_new(filter).ok(), expected)
     }
 
     pub(super) fn log_format(&self) -> Result<LogFormat, ConfigError> {
-        match self.value("LOG_FORMAT").unwrap_or("text") {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(invalid("LOG_FORMAT", "must be text or json")),
-        }
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        self.choice("LOG_FORMAT", formats)
     }
 }
 
-pub(super) fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid {
-        variable,
-        problem: problem.into(),
+/// The settings in the environment.
+pub fn read_environment() -> Result<Variables, ConfigError> {
+    let mut variables = Variables::new();
+    for variable in VARIABLES {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the only reader of the environment"
+        )]
+        match env::var(variable) {
+            Ok(value) => {
+                variables.insert(variable.to_owned(), value);
+            }
+            Err(VarError::NotPresent) => {}
+            Err(VarError::NotUnicode(_)) => return Err(invalid(variable, "is not valid UTF-8")),
+        }
     }
+    Ok(variables)
+}
+
+fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
+    let problem = problem.into();
+    ConfigError::Invalid { variable, problem }
+}
+
+/// The value, or the error "VARIABLE must `expected`".
+fn must<T>(variable: &'static str, value: Option<T>, expected: &str) -> Result<T, ConfigError> {
+    value.ok_or_else(|| invalid(variable, format!("must {expected}")))
 }
 
 fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
+    let entries = list.split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty())
 }
 
-pub(crate) fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
-    let tenants = entries(list).enumerate().map(|(index, entry)| {
-        entry.parse().map_err(|_| {
-            invalid(
-                "ALLOWED_TENANT_IDS",
-                format!(
-                    "must list GUIDs separated by commas: entry {} is not one",
-                    index + 1
-                ),
-            )
-        })
+/// Parses a list that is separated by commas. The error counts the entries from 1.
+fn parse_list<T, L: FromIterator<T>>(
+    variable: &'static str,
+    list: &str,
+    parse: fn(&str) -> Option<T>,
+    expected: &str,
+) -> Result<L, ConfigError> {
+    let entries = entries(list).enumerate().map(|(index, entry)| {
+        let expected = format!("{expected}: entry {} is not one", index + 1);
+        must(variable, parse(entry), &expected)
     });
-    tenants.collect()
+    entries.collect()
 }
 
-fn parse_origin(index: usize, entry: &str) -> Result<HeaderValue, ConfigError> {
-    // Browsers send an origin in exactly this form, and it is compared as text.
-    let origin = Url::parse(entry)
+/// Parses a list of tenants that is separated by commas.
+pub fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
+    let expected = "list GUIDs separated by commas";
+    parse_list(
+        ALLOWED_TENANT_IDS,
+        list,
+        |entry| entry.parse().ok(),
+        expected,
+    )
+}
+
+/// Origins are compared as text, in exactly the form that browsers send.
+fn parse_origin(entry: &str) -> Option<HeaderValue> {
+    let origin = Url::parse(entry).ok()?.origin().ascii_serialization();
+    HeaderValue::try_from(entry)
         .ok()
-        .map(|url| url.origin().ascii_serialization());
-    match HeaderValue::try_from(entry) {
-        Ok(value) if origin.as_deref() == Some(entry) => Ok(value),
-        Ok(_) | Err(_) => Err(invalid(
-            "ALLOWED_ORIGINS",
-            format!(
-                "must list origins such as http://localhost:3000, in lower case, without a path or a slash \
-                 at the end, separated by commas: entry {} is not one",
-                index + 1
-            ),
-        )),
-    }
+        .filter(|_| origin == entry)
 }

@@ -1,23 +1,15 @@
-//! Connections: accepting, bounding and ending them.
+//! Connections: accepting, limiting and closing them. `axum::serve` has none of these limits.
 //!
-//! A client that says nothing, or half a request, is dropped after seconds; one that reads nothing of its
-//! answer, after half a minute. When every place is taken, those that wait between two requests make room,
-//! and those that have kept the server busy for half a minute. On a stop, whoever is about to send a request
-//! has a second to do so, requests in flight have ten to finish, and nobody else delays it. `axum::serve` has
-//! none of these bounds.
+//! A client that sends nothing or half a request is disconnected after seconds, and a client that
+//! reads nothing of its response after 30 seconds. At the connection limit, idle connections are
+//! closed to admit new ones, as are connections that have been busy for more than 30 seconds. During
+//! a shutdown, clients have one second to send another request, and requests in flight have ten
+//! seconds to finish.
 
 mod connection;
+mod limits;
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -25,214 +17,162 @@ use hyper_util::{rt::TokioTimer, service::TowerToHyperService};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
-use self::connection::Connection;
+use self::connection::{CLOSE_TIMEOUT, DRAIN_GRACE, DRAIN_TIMEOUT};
+pub use self::limits::{Connections, DEFAULT_MAX_CONNECTIONS, Limits};
 
-/// How many connections may be open at the same time unless the operator says otherwise.
-pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
-
-/// What a client may take of the server.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How many connections may be open at the same time.
-    pub max_connections: usize,
-    /// How long a new connection may take to send the head of its first request.
-    pub first_head: Duration,
-    /// How long a client may read nothing of an answer that waits for it.
-    pub write: Duration,
-    /// For how long a client may have requests in flight without a pause and keep its place while
-    /// others wait for one: it may read its answers a byte at a time.
-    pub busy: Duration,
-}
-
-impl Limits {
-    /// The usual limits, for so many connections.
-    #[must_use]
-    pub fn new(max_connections: usize) -> Self {
-        Self {
-            max_connections,
-            first_head: Duration::from_secs(10),
-            write: Duration::from_secs(30),
-            busy: Duration::from_secs(30),
-        }
-    }
-}
-
-/// The connections of a server, counted for whoever watches.
-#[derive(Debug, Default)]
-pub struct Tally {
-    accepted: AtomicU64,
-    closed: AtomicU64,
-}
-
-impl Tally {
-    /// How many have been accepted since the start.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// How many are open now.
-    pub fn open(&self) -> u64 {
-        let closed = self.closed.load(Ordering::Relaxed);
-        self.accepted().saturating_sub(closed)
-    }
-}
-
-/// A place among the connections; given back, and counted as closed, when it is dropped.
-struct Place {
-    #[expect(
-        dead_code,
-        reason = "held for as long as the connection lasts, and never read"
-    )]
-    permit: OwnedSemaphorePermit,
-    tally: Arc<Tally>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.tally.closed.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// How long clients that keep a connection may still send a request after a stop. Closed at once, it would
-/// fail a request that is on its way; its answer tells them to use another connection.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// How long requests in flight may take to finish after that.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the last bytes of an answer may take to leave after that.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a connection may take to send a request's head, the wait between two requests
-/// included. Longer than the 60 s after which common proxies give up an idle connection.
+/// The time limit for a request's head, including the idle time before it. Longer than the 60 seconds
+/// after which common proxies close an idle connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The largest head of a request, in bytes: a token of 16 KiB with room to spare. A larger head is answered with 431.
+/// The largest head of a request, in bytes: a token of 16 KiB and as much again. A larger head is
+/// answered with 431.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// File descriptors for what is no client's connection: listening, fetching keys, reading settings.
+/// The file descriptors beside client connections: listeners, key fetches, `.env`.
 const OTHER_FILES: usize = 64;
 
-/// How long to wait when no connection can be accepted, as when file descriptors run out.
+/// How long to wait for a connection to close, before another one is evicted.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long to wait if no connection can be accepted, because file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections there can be: each needs a file descriptor, and so does all else. Takes as many as
-/// the system gives; where that cannot be found out, it is left at `wanted`.
-#[must_use]
-pub fn connections_for_open_files(wanted: usize) -> usize {
-    let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
-    let Ok(allowed) = rlimit::increase_nofile_limit(files) else {
-        return wanted;
-    };
-    let allowed = usize::try_from(allowed)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(OTHER_FILES)
-        .max(1);
-    if allowed < wanted {
-        tracing::warn!(
-            wanted,
-            allowed,
-            "MAX_CONNECTIONS is more than this process may have open files for"
-        );
-    }
-    wanted.min(allowed)
+/// Accepts connections and serves them.
+struct Server {
+    http: http1::Builder,
+    service: TowerToHyperService<Router>,
+    limits: Limits,
+    permits: Arc<Semaphore>,
+    connections: Arc<Connections>,
 }
 
-/// Serves `app` within `limits` until `stop` completes, then finishes the requests in flight.
+/// Serves `app` within `limits` until `shutdown` completes, then finishes the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    limits: Limits,
-    tally: Arc<Tally>,
-    stop: impl Future<Output = ()>,
+    mut limits: Limits,
+    connections: Arc<Connections>,
+    shutdown: impl Future<Output = ()>,
 ) {
+    limits.max_connections = limits.max_connections.min(u32::MAX as usize >> 3);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES);
-    let service = TowerToHyperService::new(app);
-    let max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
-    let places = Arc::new(Semaphore::new(max_connections));
-    let (wishes, wish) = watch::channel(Wish::Serve);
-    let room = Arc::new(Room {
-        wanted: AtomicUsize::new(0),
-        at_once: (max_connections / 16).clamp(1, 64),
-    });
-    let serve_one = |stream: TcpStream, permit| {
-        tally.accepted.fetch_add(1, Ordering::Relaxed);
-        let place = Place {
-            permit,
-            tally: Arc::clone(&tally),
-        };
-        // Answers are small and written at once: waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-        let connection = Connection::new(limits, wish.clone(), Arc::clone(&room), place);
-        tokio::spawn(connection.serve(http.clone(), stream, service.clone()));
+    let server = Server {
+        http,
+        service: TowerToHyperService::new(app),
+        permits: Arc::new(Semaphore::new(limits.max_connections)),
+        connections,
+        limits,
     };
-    let mut stop = pin!(stop);
+    let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
-            (stream, place) = accept(&listener, &places, &wishes, &room) => serve_one(stream, place),
-            () = &mut stop => break,
+            (stream, permit) = server.accept(&listener) => server.spawn(stream, permit),
+            () = &mut shutdown => break,
         }
     }
-    // Who has connected, or is about to, may not know yet; with nobody there, only who waits to be accepted.
-    let linger = if wishes.receiver_count() > 1 {
-        LINGER
-    } else {
-        Duration::ZERO
-    };
-    wishes.send_replace(Wish::Stop);
-    tracing::info!("stopping: requests in flight finish");
-    let late = async {
+    server.drain(listener).await;
+}
+
+impl Server {
+    /// A connection and its permit. While there is no permit, new connections wait in the system's
+    /// queue.
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                // The client closed the connection while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Most likely file descriptors are used up: closing connections helps.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    self.connections.evict_one(&self.limits);
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
         loop {
-            match (
-                listener.accept().await,
-                Arc::clone(&places).try_acquire_owned(),
-            ) {
-                (Ok((stream, _)), Ok(place)) => serve_one(stream, place),
-                (Ok(_), Err(_)) => {}
-                (Err(_), _) => sleep(ACCEPT_PAUSE).await,
+            let permits = Arc::clone(&self.permits);
+            if self.permits.available_permits() == 0 {
+                self.connections.evict_one(&self.limits);
             }
-        }
-    };
-    let _: Result<Infallible, _> = timeout(linger, late).await;
-    // Whom the system has connected and not told us of yet would be reset with the listener.
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, _)) = listener.accept() {
-            let stream = stream
-                .set_nonblocking(true)
-                .and_then(|()| TcpStream::from_std(stream));
-            if let (Ok(stream), Ok(place)) = (stream, Arc::clone(&places).try_acquire_owned()) {
-                serve_one(stream, place);
+            if let Ok(Ok(permit)) = timeout(EVICTION_INTERVAL, permits.acquire_owned()).await {
+                return (stream, permit);
             }
         }
     }
-    tracing::info!("no new connections any more");
-    drop(wish);
-    // When the last connection has gone, so has the last receiver.
-    if timeout(LINGER + DRAIN_TIMEOUT + FLUSH_TIMEOUT, wishes.closed())
-        .await
-        .is_err()
-    {
-        tracing::warn!("stopping: some connections were still open after {DRAIN_TIMEOUT:?}");
+
+    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let permit = self.connections.add(permit);
+        let (http, service) = (self.http.clone(), self.service.clone());
+        tokio::spawn(connection::serve(
+            permit,
+            stream,
+            self.limits,
+            http,
+            service,
+        ));
+    }
+
+    /// Finishes the requests in flight, and those that clients send within [`DRAIN_GRACE`].
+    async fn drain(self, listener: TcpListener) {
+        tracing::info!("shutting down: draining connections");
+        // Without a connection, only the system's queue is served.
+        let has_connections = self.connections.open() > 0;
+        self.connections.drain();
+        if has_connections {
+            let _ = timeout(DRAIN_GRACE, self.accept_late(&listener)).await;
+        }
+        self.accept_backlog(listener);
+        tracing::info!("stopped accepting connections");
+        let all = u32::try_from(self.limits.max_connections).unwrap_or(u32::MAX);
+        let limit = DRAIN_GRACE + DRAIN_TIMEOUT + CLOSE_TIMEOUT;
+        if timeout(limit, self.permits.acquire_many(all))
+            .await
+            .is_err()
+        {
+            tracing::warn!("shutdown: some connections were still open after {DRAIN_TIMEOUT:?}");
+        }
+    }
+
+    /// Serves clients that do not know about the shutdown yet.
+    async fn accept_late(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => self.spawn_if_permitted(stream),
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+
+    /// Serves the connections in the system's queue, which would be reset with the listener.
+    fn accept_backlog(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                self.spawn_if_permitted(stream);
+            }
+        }
+    }
+
+    fn spawn_if_permitted(&self, stream: TcpStream) {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            self.spawn(stream, permit);
+        }
     }
 }
 
-/// Completes when the process is asked to stop: SIGTERM, or SIGINT (Ctrl-C).
-///
-/// # Errors
-///
-/// When the system does not let the process listen for signals.
-///
-/// # Panics
-///
-/// Outside a tokio runtime.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Completes when the process is asked to stop: SIGTERM or SIGINT (Ctrl-C).
+pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -243,62 +183,21 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// What the server wants of its connections.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wish {
-    Serve,
-    /// Somebody waits for a place: some of those who do not need theirs close.
-    MakeRoom,
-    /// Each answers one more request at most.
-    Stop,
-}
-
-/// How many connections are asked to close, so that one newcomer does not end all the others.
-struct Room {
-    wanted: AtomicUsize,
-    at_once: usize,
-}
-
-impl Room {
-    fn ask(&self, wishes: &watch::Sender<Wish>) {
-        self.wanted.store(self.at_once, Ordering::Relaxed);
-        wishes.send_replace(Wish::MakeRoom);
-    }
-
-    /// Whether a connection that could close is still asked to.
-    fn take(&self) -> bool {
-        let one_less = |wanted: usize| wanted.checked_sub(1);
-        self.wanted
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_ok()
-    }
-}
-
-/// A connection and a place for it; while there is none, all others wait in the system's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    wishes: &watch::Sender<Wish>,
-    room: &Room,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let stream = loop {
-        match listener.accept().await {
-            Ok((stream, _)) => break stream,
-            // The client gave up before its turn came.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                // File descriptors, most likely: those who do not need theirs can help.
-                tracing::warn!(%error, "cannot accept a connection");
-                room.ask(wishes);
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// The number of connections that the limit on open files allows, `wanted` at most. Raises the
+/// process's limit as far as the system permits.
+pub fn connections_for_open_files(wanted: usize) -> usize {
+    let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
+    let Ok(files) = rlimit::increase_nofile_limit(files) else {
+        return wanted;
     };
-    loop {
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            return (stream, place);
-        }
-        room.ask(wishes);
-        sleep(ACCEPT_PAUSE).await;
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let allowed = files.saturating_sub(OTHER_FILES).max(1);
+    if allowed < wanted {
+        tracing::warn!(
+            wanted,
+            allowed,
+            "MAX_CONNECTIONS exceeds the limit on open files"
+        );
     }
+    wanted.min(allowed)
 }

@@ -1,57 +1,58 @@
-# The API's registration: what is missing from `.` ({} if there is none yet), as the body of a PATCH.
-# `$name`, `$spa` (the single-page app's client id or ""), `$gone` (one that is no more, or ""), `$ids` (our
-# entitlements' ids by value).
-# What others added stays: Graph refuses to remove or change a role or scope that is enabled.
+# Input: the API's registration, {} before it exists. Output: the body of a PATCH that adds what is missing.
+# Arguments: `$name`; `$spa`, the client ID of the single-page app or ""; `$deleted_spa`, the client ID of a deleted one
+# or ""; `$ids`, the IDs of the API's roles and scope by value.
+# What operators added is kept. Graph rejects the removal or change of an enabled role or scope.
 def union($more): (. // []) + ($more - (. // []));
 
-# Ours are known by id; what is there is only ever enabled again, because its text may not be changed.
-def entitlements($ours):
-  (. // []) as $there
-  | if any($there[]; . as $it | any($ours[]; .value == $it.value and .id != $it.id))
-    then error("a role or scope of this registration has one of our values under another id: remove it first")
+# Existing roles and scopes are matched by ID. A disabled one is enabled again. Its text is kept, because Graph does not
+# allow changes to an enabled one.
+def entitlements($wanted):
+  (. // []) as $existing
+  | if any($existing[]; . as $it | any($wanted[]; .value == $it.value and .id != $it.id))
+    then error("a role or scope of this registration has a value of setup.sh but another ID: remove it first")
     else . end
-  | ($there | map(if .id as $id | any($ours[]; .id == $id) then .isEnabled = true else . end))
-    + [$ours[] | select(.id as $id | all($there[]; .id != $id))];
+  | ($existing | map(if .id as $id | any($wanted[]; .id == $id) then .isEnabled = true else . end))
+    + [$wanted[] | select(.id as $id | all($existing[]; .id != $id))];
 
 def role($value; $description):
   {id: $ids[$value], $value, displayName: $value, $description, allowedMemberTypes: ["User"], isEnabled: true};
 
 def roles: [
-  role("Admin"; "Sees and changes every task of the organisation"),
-  role("Editor"; "Sees, creates and changes their own tasks"),
-  role("Reader"; "Sees their own tasks")
+  role("Admin"; "Can view and change all tasks of the organization"),
+  role("Editor"; "Can view, create and change their own tasks"),
+  role("Reader"; "Can view their own tasks")
 ];
 
 def scope: {
   id: $ids.access_as_user, value: "access_as_user", type: "User", isEnabled: true,
-  adminConsentDisplayName: "Use tenant-tasks as the signed-in user",
-  adminConsentDescription: "Lets the app read and change the tasks that the signed-in user may.",
-  userConsentDisplayName: "Use tenant-tasks for you",
-  userConsentDescription: "Lets the app read and change the tasks that you may."
+  adminConsentDisplayName: "Access tenant-tasks as the signed-in user",
+  adminConsentDescription: "Allows the app to view and change the tasks that the signed-in user can access.",
+  userConsentDisplayName: "Access tenant-tasks on your behalf",
+  userConsentDescription: "Allows the app to view and change the tasks that you can access."
 };
 
-# Without a single-page app yet, nothing that names it. Graph refuses to name one that is gone.
+# Empty before the single-page app exists. Graph rejects a reference to a deleted app.
 def clients($spa):
   if $spa == "" then {} else {
-    knownClientApplications: ((.knownClientApplications // []) - [$gone] | union([$spa])),
-    preAuthorizedApplications: ((.preAuthorizedApplications // [] | map(select(.appId != $gone))) as $there
-      | if any($there[]; .appId == $spa)
-        then $there | map(if .appId == $spa then .delegatedPermissionIds |= union([scope.id]) else . end)
-        else $there + [{appId: $spa, delegatedPermissionIds: [scope.id]}] end)
+    knownClientApplications: ((.knownClientApplications // []) - [$deleted_spa] | union([$spa])),
+    preAuthorizedApplications: ((.preAuthorizedApplications // [] | map(select(.appId != $deleted_spa))) as $existing
+      | if any($existing[]; .appId == $spa)
+        then $existing | map(if .appId == $spa then .delegatedPermissionIds |= union([scope.id]) else . end)
+        else $existing + [{appId: $spa, delegatedPermissionIds: [scope.id]}] end)
   } end;
 
-. as $have
-| ($have.api // {}) as $api
+. as $current
+| ($current.api // {}) as $api
 | {
     displayName: $name,
     signInAudience: "AzureADMultipleOrgs",
-    appRoles: ($have.appRoles | entitlements(roles)),
+    appRoles: ($current.appRoles | entitlements(roles)),
     api: (
       {oauth2PermissionScopes: ($api.oauth2PermissionScopes | entitlements([scope]))}
-      + (if $have == {} then {requestedAccessTokenVersion: 2} else {} end)
+      + (if $current == {} then {requestedAccessTokenVersion: 2} else {} end)
       + ($api | clients($spa))
       | with_entries(select(.value != $api[.key]))
     )
   }
-| if $have == {} then . else .identifierUris = ($have.identifierUris | union(["api://" + $have.appId])) end
-| with_entries(select(.value != $have[.key] and .value != {}))
+| if $current == {} then . else .identifierUris = ($current.identifierUris | union(["api://" + $current.appId])) end
+| with_entries(select(.value != $current[.key] and .value != {}))

@@ -1,34 +1,35 @@
-# shellcheck shell=bash disable=SC2034 # what is set here is used by the scripts that source it
-# What setup.sh keeps in .env: a block of lines between two comments. All else in the file is the operator's.
+# shellcheck shell=bash disable=SC2034 # the scripts that source this file use its variables
+# The block of lines in .env that setup.sh owns, between two comments. All other lines belong to the operator.
 #
-# The service takes a variable's last value, so the block may follow an empty `NAME=` of .env.example.
+# The service uses the last value of a variable. The block may therefore follow an empty `NAME=` of .env.example.
 
 ENV_FILE=.env
+# File format: existing .env files contain the next four strings. If one changes, the scripts miss the block.
 ENV_BEGIN='# Written by setup.sh; cleanup.sh takes it away.'
 ENV_END='# End of what setup.sh wrote.'
 ENV_MARK='# Its mark in the directory: '
 ENV_USERS='# Test users whose password was shown: '
-ENV_OWN='AZURE_API_CLIENT_ID AZURE_SPA_CLIENT_ID AZURE_HOME_TENANT_ID AZURE_AUTHORITY_HOST ALLOWED_TENANT_IDS'
+ENV_NAMES='AZURE_API_CLIENT_ID AZURE_SPA_CLIENT_ID AZURE_HOME_TENANT_ID AZURE_AUTHORITY_HOST ALLOWED_TENANT_IDS'
 
-# env_part in|out: the lines of the block, without its two comments, or all others.
-env_part() {
+# env_lines inside|outside: prints the lines inside the block, without its begin and end, or the lines outside it.
+env_lines() {
   [[ -f $ENV_FILE ]] || return 0
-  awk -v part="$1" -v begin="$ENV_BEGIN" -v end="$ENV_END" '
+  awk -v where="$1" -v begin="$ENV_BEGIN" -v end="$ENV_END" '
     { line = $0; sub(/\r$/, "", line) }
     line == begin { inside = 1; next }
     line == end && inside { inside = 0; next }
-    (part == "in") == (inside == 1)
+    (where == "inside") == (inside == 1)
   ' "$ENV_FILE"
 }
 
-# env_setting NAME in|out: its value there, without quotes or comment; fails if it is not set at all.
+# env_setting NAME inside|outside: prints the value without quotes and comment; fails if the variable is not set.
 env_setting() {
-  local line value found=1
+  local line value found=''
   while IFS= read -r line; do
     line=${line%$'\r'} line=${line#export }
     case $line in
       "$1="*)
-        found=0 value=${line#*=}
+        found=yes value=${line#*=}
         case $value in
           \"*\"*) value=${value#\"} value=${value%%\"*} ;;
           \'*\'*) value=${value#\'} value=${value%%\'*} ;;
@@ -36,14 +37,14 @@ env_setting() {
         esac
         ;;
     esac
-  done < <(env_part "$2")
-  [[ $found == 0 ]] && printf '%s\n' "$value"
+  done < <(env_lines "$2")
+  [[ -n $found ]] && printf '%s\n' "$value"
 }
 
-# env_note PREFIX: what setup.sh has noted for itself in a comment of the block; nothing if it has not.
-env_note() { env_part in | tr -d '\r' | sed -n "s/^$1//p"; }
+# env_note PREFIX: prints the rest of the comment with this prefix in the block, or nothing.
+env_note() { env_lines inside | tr -d '\r' | sed -n "s/^$1//p"; }
 
-# env_replace LINES: puts them where the block is, or at the end; no lines, no block.
+# env_replace LINES: writes the lines in place of the block, or at the end. Without lines it removes the block.
 env_replace() {
   local block=$1 temporary
   temporary=$(mktemp "$ENV_FILE.XXXXXX")
@@ -70,13 +71,13 @@ env_replace() {
   fi
 }
 
-# Other lines that somebody put into the block.
-env_foreign() {
+# Prints the lines that the operator added inside the block.
+env_operator_lines() {
   local line name
   while IFS= read -r line; do
     name=${line#export } name=${name%%=*}
-    case " $ENV_OWN " in *" $name "*) continue ;; esac
+    case " $ENV_NAMES " in *" $name "*) continue ;; esac
     case $line in "$ENV_MARK"* | "$ENV_USERS"*) continue ;; esac
     printf '%s\n' "$line"
-  done < <(env_part in)
+  done < <(env_lines inside)
 }

@@ -1,21 +1,22 @@
-# shellcheck shell=bash disable=SC2034 # what is set here is used by the scripts that source it
-# Microsoft Graph through `az rest`, as it is: replicas that lag, throttling, errors after the work was done.
+# shellcheck shell=bash disable=SC2034 # the scripts that source this file use its variables
+# Calls Microsoft Graph with `az rest` and retries: replicas lag, requests are throttled, and a call may fail although
+# Graph has applied it.
 #
-# A write is tried until Graph says that it is done. So each one must bear being repeated: it sets a state, or
-# what it creates has a key that Graph keeps unique. Works with bash 3.2, the one that macOS has.
+# A write is repeated until Graph confirms it. Each write must therefore be idempotent: it sets a state, or it creates
+# an object with a key that Graph keeps unique. Compatible with bash 3.2, the version of macOS.
 
-# Seconds to wait after the first failure; doubled after each, up to 30. Twelve tries take about four minutes.
+# Seconds to wait after the first failure. The wait doubles after each failure, up to 30 s; 12 tries take about 4 min.
 GRAPH_RETRY_SECONDS=${GRAPH_RETRY_SECONDS:-1}
 GRAPH_TRIES=12
 
 GRAPH=https://graph.microsoft.com/v1.0
-GRAPH_ANSWER='' # the body of the last answer
-GRAPH_FAULT=''  # why the last call failed, one word
-GRAPH_CHANGES=0 # how many writes Graph has confirmed
-DRY_RUN=''      # not empty: writes are printed instead
+GRAPH_RESPONSE='' # the body of the last response
+GRAPH_ERROR=''    # the kind of the last error, see error_kind
+GRAPH_CHANGES=0   # the number of writes that Graph has confirmed
+DRY_RUN=''        # if not empty, writes are printed and not sent
 
-# The id of what a dry run did not create. Nothing has it, so it is never looked up.
-UNMADE=00000000-0000-0000-0000-000000000000
+# The ID of an object that a dry run did not create. It is never looked up.
+PLACEHOLDER_ID=00000000-0000-0000-0000-000000000000
 
 say() { printf '%s\n' "$*"; }
 
@@ -24,8 +25,9 @@ die() {
   exit 1
 }
 
-# A folder that only this user can read, gone when the script ends: bodies can hold a password.
-graph_open() {
+# Sets WORK to a temporary folder that only this user can read, because request bodies can contain a password. The
+# folder is deleted when the script exits.
+create_work_folder() {
   umask 077
   WORK=$(mktemp -d "${TMPDIR:-/tmp}/tenant-tasks.XXXXXX")
   trap 'rm -rf "$WORK"' EXIT
@@ -33,14 +35,14 @@ graph_open() {
   trap 'exit 143' TERM
 }
 
-# graph_read PATH: succeeds with GRAPH_ANSWER, fails where there is nothing (or a replica does not know it yet).
+# graph_read PATH: sets GRAPH_RESPONSE. Fails if the object does not exist or a replica does not have it yet.
 graph_read() {
   local try=1
-  GRAPH_ANSWER=''
-  case $1 in *"$UNMADE"*) return 1 ;; esac
+  GRAPH_RESPONSE=''
+  case $1 in *"$PLACEHOLDER_ID"*) return 1 ;; esac
   until graph_once get "$1"; do
-    case $GRAPH_FAULT in
-      missing | withheld) return 1 ;;
+    case $GRAPH_ERROR in
+      not_found | purge_denied) return 1 ;;
       transient) graph_pause "$try" ;;
       *) graph_die "cannot read ${1%%\?*}" ;;
     esac
@@ -48,8 +50,8 @@ graph_read() {
   done
 }
 
-# graph_await PATH: reads what is known to be there, once a replica knows it too.
-graph_await() {
+# graph_wait_for PATH: sets GRAPH_RESPONSE. Retries until the replicas have the object, which must exist.
+graph_wait_for() {
   local try=1
   until graph_read "$1"; do
     graph_pause "$try"
@@ -57,84 +59,87 @@ graph_await() {
   done
 }
 
-# graph_list PATH: GRAPH_ANSWER becomes the array of all pages' rows; empty where the parent is missing.
+# graph_list PATH: sets GRAPH_RESPONSE to the array of the rows of all pages. It is empty if the parent does not exist.
 graph_list() {
   local next=$1
   : >"$WORK/pages"
   while [[ -n $next ]] && graph_read "$next"; do
-    printf '%s\n' "$GRAPH_ANSWER" >>"$WORK/pages"
-    next=$(jq -r '."@odata.nextLink" // empty' <<<"$GRAPH_ANSWER")
-    case $next in '' | "$GRAPH"/*) ;; *) die "Graph's next page is somewhere else: $next" ;; esac
+    printf '%s\n' "$GRAPH_RESPONSE" >>"$WORK/pages"
+    next=$(jq -r '."@odata.nextLink" // empty' <<<"$GRAPH_RESPONSE")
+    case $next in '' | "$GRAPH"/*) ;; *) die "Graph returned a next-page link to another address: $next" ;; esac
   done
-  GRAPH_ANSWER=$(jq -cs '[.[].value[]]' "$WORK/pages")
+  GRAPH_RESPONSE=$(jq -cs '[.[].value[]]' "$WORK/pages")
 }
 
-# graph_write WHAT METHOD PATH [BODY [HEADER]]: fails only when a POST's object is there already, and when
-# something deleted may not be purged.
+# graph_write ACTION METHOD PATH [BODY [HEADER]]: sets GRAPH_RESPONSE. Fails only if the object of a POST exists
+# already or if the account is not allowed to purge a deleted object.
 graph_write() {
-  local what=$1 try=1
+  local action=$1 try=1
   shift
   if [[ -n $DRY_RUN ]]; then
-    say "would $what"
-    GRAPH_ANSWER="{\"id\":\"$UNMADE\",\"appId\":\"$UNMADE\"}"
+    say "would $action"
+    GRAPH_RESPONSE="{\"id\":\"$PLACEHOLDER_ID\",\"appId\":\"$PLACEHOLDER_ID\"}"
     return 0
   fi
   until graph_once "$@"; do
-    case $1:$GRAPH_FAULT in
-      delete:missing) break ;;
-      post:conflict | post:taken | delete:withheld) return 1 ;;
-      *:transient | *:lagging | *:missing | *:conflict) graph_pause "$try" ;;
-      *) graph_die "cannot $what" ;;
+    case $1:$GRAPH_ERROR in
+      delete:not_found) break ;;
+      post:conflict | post:exists | delete:purge_denied) return 1 ;;
+      *:transient | *:not_replicated | *:not_found | *:conflict) graph_pause "$try" ;;
+      *) graph_die "cannot $action" ;;
     esac
     try=$((try + 1))
   done
   GRAPH_CHANGES=$((GRAPH_CHANGES + 1))
-  say "done: $what"
+  say "done: $action"
 }
 
-# graph_once METHOD PATH [BODY [HEADER]]: one call.
+# graph_once METHOD PATH [BODY [HEADER]]: makes one call without a retry. Sets GRAPH_RESPONSE and GRAPH_ERROR.
 graph_once() {
   local method=$1 uri=$2 body=${3-} header=${4-} error
   case $uri in /*) uri=$GRAPH$uri ;; esac
   set -- --method "$method" --uri "$uri" --output json --only-show-errors
   if [[ -n $body ]]; then
-    # In a file: a command line can be read by everyone on the machine.
+    # The body is passed in a file, because every user of the machine can read a command line.
     printf '%s' "$body" >"$WORK/body"
     set -- "$@" --body "@$WORK/body"
   fi
   if [[ -n $header ]]; then
     set -- "$@" --headers "$header"
   fi
-  if az rest "$@" >"$WORK/answer" 2>"$WORK/error" </dev/null; then
+  if az rest "$@" >"$WORK/response" 2>"$WORK/error" </dev/null; then
     rm -f "$WORK/body"
-    GRAPH_FAULT='' GRAPH_ANSWER=$(<"$WORK/answer")
+    GRAPH_ERROR='' GRAPH_RESPONSE=$(<"$WORK/response")
     return 0
   fi
   rm -f "$WORK/body"
   error=$(<"$WORK/error")
-  GRAPH_FAULT=$(graph_fault "$error") GRAPH_ANSWER=$error
-  # Only administrators see what is deleted, or purge it: the others can do without.
-  case $GRAPH_FAULT:$uri in "forbidden:$GRAPH/directory/deletedItems/"*) GRAPH_FAULT=withheld ;; esac
+  GRAPH_ERROR=$(error_kind "$error") GRAPH_RESPONSE=$error
+  # Only administrators can read and purge deleted objects. The scripts work without that permission.
+  case $GRAPH_ERROR:$uri in "forbidden:$GRAPH/directory/deletedItems/"*) GRAPH_ERROR=purge_denied ;; esac
   return 1
 }
 
-# `az rest` gives neither status nor code, but an error that starts with the status' standard phrase.
-graph_fault() {
+# error_kind TEXT: prints the kind of error. `az rest` reports neither status nor code, but its error text starts with
+# the reason phrase of the status.
+error_kind() {
   case $1 in
     *AADSTS* | *'az login'* | *'ERROR: Unauthorized('*) say signed_out ;;
-    *'ERROR: Not Found('*) say missing ;;
+    *'ERROR: Not Found('*) say not_found ;;
     *'ERROR: Forbidden('*) say forbidden ;;
     *'ERROR: Conflict('*) say conflict ;;
     *'ERROR: Too Many Requests('* | *'ERROR: Request Timeout('* | *'ERROR: Internal Server Error('* | \
       *'ERROR: Bad Gateway('* | *'ERROR: Service Unavailable('* | *'ERROR: Gateway Timeout('*) say transient ;;
     *'Connection aborted'* | *'Connection reset'* | *'Max retries exceeded'* | *'timed out'*) say transient ;;
     *NoBackingApplicationObject* | *'does not reference a valid application object'* | \
-      *'PreAuthorizedApplication references'* | *'Not a valid reference update'* | *'Permission being assigned was not found'*) say lagging ;;
-    *'already exist'*) say taken ;;
-    *) say wrong ;;
+      *'PreAuthorizedApplication references'* | *'Not a valid reference update'* | \
+      *'Permission being assigned was not found'*) say not_replicated ;;
+    *'already exist'*) say exists ;;
+    *) say other ;;
   esac
 }
 
+# graph_pause TRY: waits before the next try, or ends the script after the last one.
 graph_pause() {
   local seconds=$GRAPH_RETRY_SECONDS i
   (($1 < GRAPH_TRIES)) || graph_die "gave up after $GRAPH_TRIES tries"
@@ -145,16 +150,17 @@ graph_pause() {
   sleep "$seconds"
 }
 
+# graph_die MESSAGE: ends the script with the message and the last error of Graph.
 graph_die() {
-  local message=${GRAPH_ANSWER#*(} resume='Nothing was changed.'
+  local message=${GRAPH_RESPONSE#*(} resume='Nothing was changed.'
   message=$(jq -r '.error.message' <<<"${message%)*}" 2>/dev/null) || message=''
-  [[ -n $message ]] || message=${GRAPH_ANSWER:0:400}
+  [[ -n $message ]] || message=${GRAPH_RESPONSE:0:400}
   if ((GRAPH_CHANGES > 0)); then
-    resume="Run ${0##*/} again: it goes on from here."
+    resume="Run ${0##*/} again to continue."
   fi
-  case $GRAPH_FAULT in
-    signed_out) die "the sign-in is no longer good: az login --allow-no-subscriptions. $resume ($message)" ;;
-    forbidden) die "$1: your sign-in has no right to. $resume ($message)" ;;
-    *) die "$1. $resume Graph says: $message" ;;
+  case $GRAPH_ERROR in
+    signed_out) die "the sign-in is no longer valid. Run: az login --allow-no-subscriptions. $resume ($message)" ;;
+    forbidden) die "$1: the signed-in account does not have permission. $resume ($message)" ;;
+    *) die "$1. $resume Error from Graph: $message" ;;
   esac
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Lays out a folder with a binary and all it needs, so that it runs with that folder for a root: its shared libraries
-# where the loader looks for them, the certificates this system trusts, a user without rights, and a place for .env.
+# Creates the root folder of a container image: a binary, its shared libraries at the paths where the loader looks for
+# them, the CA certificates of this system, an unprivileged user, and a folder for .env.
 #
 #   src/setup/image.sh BINARY FOLDER
 set -euo pipefail
 binary=$1 root=$2
 
 install -D --mode 755 "$binary" "$root/tenant-tasks"
-# Its libraries, and the loader that looks for them, under the names they are asked for by.
+# ldd also lists the loader. Each library is installed under the name in the list, which may be a symbolic link here.
 ldd "$binary" | grep --only-matching '/[^ ]*' | while read -r library; do
   install -D --mode 755 "$library" "$root$library"
 done

@@ -1,11 +1,11 @@
-# The single-page app's registration: what is missing from `.` ({} if there is none yet), as the body of a PATCH.
-# `$name`, `$api` (the API's client id), `$ids` (its entitlements' ids by value).
-# What others added stays, the redirect URIs of a deployment above all.
+# Input: the single-page app's registration, {} before it exists. Output: the body of a PATCH that adds what is missing.
+# Arguments: `$name`; `$api`, the client ID of the API; `$ids`, the IDs of the API's roles and scope by value.
+# What operators added is kept, for example the redirect URIs of a deployment.
 def union($more): (. // []) + ($more - (. // []));
 
 def redirect_uris: ["http://localhost:3000", "http://localhost:8000/docs/oauth2-redirect.html"];
 
-# Microsoft Graph's User.Read, and the scope of our API.
+# The scope of the API, and User.Read of Microsoft Graph.
 def permissions: [
   {resourceAppId: $api, resourceAccess: [{id: $ids.access_as_user, type: "Scope"}]},
   {
@@ -14,15 +14,15 @@ def permissions: [
   }
 ];
 
-. as $have
+. as $current
 | {
     displayName: $name,
     signInAudience: "AzureADMultipleOrgs",
-    spa: {redirectUris: ($have.spa.redirectUris | union(redirect_uris))},
-    requiredResourceAccess: (reduce permissions[] as $wanted ($have.requiredResourceAccess // [];
+    spa: {redirectUris: ($current.spa.redirectUris | union(redirect_uris))},
+    requiredResourceAccess: (reduce permissions[] as $wanted ($current.requiredResourceAccess // [];
       if any(.[]; .resourceAppId == $wanted.resourceAppId)
       then map(if .resourceAppId == $wanted.resourceAppId
         then .resourceAccess |= union($wanted.resourceAccess) else . end)
       else . + [$wanted] end))
   }
-| with_entries(select(.value != $have[.key]))
+| with_entries(select(.value != $current[.key]))

@@ -1,78 +1,79 @@
-//! One function per route: who may, what they sent, the store, the answer.
+//! One function per route. The signature says who may call it and what the response is.
 
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     NewTask, Page, TaskUpdate,
     request::{CreateTask, TaskPath},
-    response::{TaskBody, list_response},
+    response::{TaskBody, TaskFields, TaskList},
     store::Tasks,
 };
 use crate::{
     auth::{Admin, Editor, Reader},
-    error::{ApiError, RefusalBody},
+    error::{
+        ApiError, ErrorBody,
+        responses::{Auth, Body, Invalid, Unavailable},
+    },
     ids::TaskId,
-    openapi::{InvalidBody, InvalidParameter, PageParameters, Refused, StoreRefused},
 };
 
-/// Tasks, oldest first: all of the organisation's for an Admin, their own for others.
+/// Lists tasks, oldest first.
 ///
-/// Without `limit` it is everything there is.
+/// An Admin sees all tasks of the organization, other users see their own. Without `limit` the list
+/// is complete.
 #[utoipa::path(
     get,
     operation_id = "listTasks",
     path = "/api/tasks",
-    params(PageParameters),
+    params(Page),
     responses(
-        (status = 200, description = "The tasks", body = [TaskBody],
-            headers(("Link" = String, description = "Where the list goes on, if it does: `rel=\"next\"`"))),
-        InvalidParameter,
-        Refused,
-        StoreRefused,
+        (status = 200, description = "The tasks", body = [TaskFields],
+            headers(("Link" = String, description = "The next page, if there is one: `rel=\"next\"`"))),
+        Invalid,
+        Auth,
+        Unavailable,
     ),
 )]
 pub(crate) async fn list(
     reader: Reader,
     State(tasks): State<Tasks>,
     page: Page,
-) -> Result<Response, ApiError> {
-    list_response(tasks, reader.tenant(), reader.reach(), page).await
+) -> Result<TaskList, ApiError> {
+    let tenant = reader.principal().tenant();
+    Ok(TaskList::start(tasks, tenant, reader.visible(), page).await?)
 }
 
-/// Creates a task of the caller's own.
+/// Creates a task that the caller owns.
 #[utoipa::path(
     post,
     operation_id = "createTask",
     path = "/api/tasks",
     request_body = CreateTask,
     responses(
-        (status = 200, description = "The task", body = TaskBody),
-        (status = 409, description = "The organisation has as many tasks as it may", body = RefusalBody),
-        InvalidBody,
-        Refused,
-        StoreRefused,
+        (status = 200, description = "The task", body = TaskFields),
+        (status = 409, description = "The organization has reached its limit of tasks", body = ErrorBody),
+        Invalid,
+        Body,
+        Auth,
+        Unavailable,
     ),
 )]
 pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
     CreateTask { title }: CreateTask,
-) -> Result<Response, ApiError> {
-    let new = NewTask {
-        title,
-        owner_name: editor.name().to_owned(),
-    };
-    let task = tasks.insert(editor.owner(), new).await?;
-    Ok(Json(TaskBody::new(&task)).into_response())
+) -> Result<Json<TaskBody>, ApiError> {
+    let owner = editor.principal().owner();
+    let owner_name = editor.principal().name().to_owned();
+    let task = tasks.insert(owner, NewTask { title, owner_name }).await?;
+    Ok(Json(TaskBody(task)))
 }
 
-/// Changes a task: any of the organisation's for an Admin, their own for an Editor.
+/// Changes a task.
+///
+/// An Admin may change any task of the organization, an Editor their own.
 #[utoipa::path(
     patch,
     operation_id = "updateTask",
@@ -80,11 +81,12 @@ pub(crate) async fn create(
     params(("id" = TaskId, Path, description = "The task's id")),
     request_body = TaskUpdate,
     responses(
-        (status = 200, description = "The task as it is now", body = TaskBody),
-        (status = 404, description = "There is no such task within the caller's reach", body = RefusalBody),
-        InvalidBody,
-        Refused,
-        StoreRefused,
+        (status = 200, description = "The task after the change", body = TaskFields),
+        (status = 404, description = "There is no such task that the caller may change", body = ErrorBody),
+        Invalid,
+        Body,
+        Auth,
+        Unavailable,
     ),
 )]
 pub(crate) async fn update(
@@ -92,25 +94,26 @@ pub(crate) async fn update(
     State(tasks): State<Tasks>,
     TaskPath(id): TaskPath,
     update: TaskUpdate,
-) -> Result<Response, ApiError> {
+) -> Result<Json<TaskBody>, ApiError> {
+    let tenant = editor.principal().tenant();
     let task = tasks
-        .update(editor.tenant(), editor.reach(), id, update)
+        .update(tenant, editor.changeable(), id, update)
         .await?;
-    let task = task.ok_or(ApiError::TaskNotFound)?;
-    Ok(Json(TaskBody::new(&task)).into_response())
+    task.map(|task| Json(TaskBody(task)))
+        .ok_or(ApiError::TaskNotFound)
 }
 
-/// Deletes a task of the organisation; that it is not there is no error.
+/// Deletes a task of the organization. A task that does not exist is not an error.
 #[utoipa::path(
     delete,
     operation_id = "deleteTask",
     path = "/api/tasks/{id}",
     params(("id" = TaskId, Path, description = "The task's id")),
     responses(
-        (status = 200, description = "It is no longer there", body = Deleted),
-        InvalidParameter,
-        Refused,
-        StoreRefused,
+        (status = 200, description = "The task has been deleted or did not exist", body = Deleted),
+        Invalid,
+        Auth,
+        Unavailable,
     ),
 )]
 pub(crate) async fn remove(
@@ -118,11 +121,11 @@ pub(crate) async fn remove(
     State(tasks): State<Tasks>,
     TaskPath(id): TaskPath,
 ) -> Result<Json<Deleted>, ApiError> {
-    tasks.remove(admin.tenant(), id).await?;
+    tasks.remove(admin.principal().tenant(), id).await?;
     Ok(Json(Deleted { status: "deleted" }))
 }
 
-/// The answer to a deletion.
+/// The response to a deletion.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Deleted {
     status: &'static str,

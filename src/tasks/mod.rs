@@ -1,6 +1,6 @@
-//! Tasks: what they are, and what a caller may ask of them.
+//! Tasks: the domain types. Nothing here knows about tokens or HTTP.
 //!
-//! A [`Title`] can only be made by parsing, so what the store holds is always valid.
+//! Only [`Title::parse`] creates a [`Title`], so the store holds valid titles only.
 
 pub mod handlers;
 pub mod request;
@@ -9,81 +9,113 @@ pub mod store;
 
 use std::sync::Arc;
 
+use strum::IntoStaticStr;
 use thiserror::Error;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::ids::{Owner, TaskId};
 
-/// A task as the store holds it.
+/// A task in the store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Task {
-    /// Counted from 1 in each tenant.
+    /// The id, counted from 1 in each tenant.
     pub id: TaskId,
-    /// Whose task it is, and in which tenant.
+    /// The owner and their tenant.
     pub owner: Owner,
-    /// The owner's name on the day the task was created; shared by their tasks.
+    /// The owner's name when the task was created. The owner's tasks share it.
     pub owner_name: Arc<str>,
-    /// What is to be done.
+    /// The title.
     pub title: Title,
-    /// Whether it has been done.
+    /// Whether the task is done.
     pub completed: bool,
 }
 
-/// What is needed to create a task; the store adds the id.
+/// A task to create. The store assigns the id.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// What is to be done.
+    /// The title.
     pub title: Title,
-    /// The creator's name, kept with the task.
+    /// The owner's current name.
     pub owner_name: String,
 }
 
-/// The members of a task that a caller wants changed; one that is left out stays as it is.
+/// The members of a task to change. A member that is left out stays the same.
 #[derive(Clone, Debug, Default, ToSchema)]
 pub struct TaskUpdate {
     /// A new title.
     #[schema(nullable = false)]
     pub title: Option<Title>,
-    /// Done, or not done after all.
+    /// Whether the task is done.
     #[schema(nullable = false)]
     pub completed: Option<bool>,
 }
 
-/// 1 to 500 characters, not blank, without control characters, kept exactly as sent.
+/// 1 to 500 characters, not blank, without control characters, stored exactly as sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Title(Box<str>);
 
-/// Why a text cannot be a [`Title`].
+/// Why a text is not a [`Title`].
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum TitleError {
-    /// No character at all.
     #[error("String should have at least 1 character")]
     Empty,
-    /// More than [`Title::MAX_CHARS`] characters.
     #[error("String should have at most {} characters", Title::MAX_CHARS)]
     TooLong,
-    /// A control character, such as a line break.
     #[error("String should not contain control characters")]
     Control,
-    /// Nothing but white space.
     #[error("String should not be blank")]
     Blank,
 }
 
-/// Which part of a list is wanted.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// A part of a list.
+#[derive(Clone, Copy, Debug, Default, Eq, IntoParams, PartialEq)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
-    /// Only tasks with a larger id than this.
-    pub after: Option<TaskId>,
-    /// At most this many tasks; `None` for all of them.
+    /// Maximum number of tasks to return
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
     pub limit: Option<usize>,
+    /// Return only tasks with a larger id
+    #[param(nullable = false)]
+    pub after: Option<TaskId>,
+}
+
+/// A part of a list of tasks.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The tasks, oldest first. They are shared with the store, not copied.
+    pub tasks: Vec<Arc<Task>>,
+    /// Whether there are more tasks after the last one.
+    pub more: bool,
+}
+
+/// Why the store did not do an operation. A failed operation has changed nothing, except that an
+/// unavailable store may have done the whole operation.
+#[derive(Debug, Error, IntoStaticStr)]
+pub enum StoreError {
+    /// The store cannot be reached now.
+    #[error("the task store is unavailable: {0}")]
+    #[strum(serialize = "store_unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The tenant has reached its limit of tasks.
+    #[error("the tenant has reached its limit of {max} tasks")]
+    #[strum(serialize = "too_many_tasks")]
+    Full {
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl Page {
+    /// The largest `limit`.
+    pub(crate) const MAX_LIMIT: usize = 1000;
 }
 
 impl Title {
     /// The longest title, in Unicode scalar values.
     pub const MAX_CHARS: usize = 500;
 
-    /// Parses a title, and keeps it exactly as it is.
+    /// Parses a title and keeps it exactly as it is.
     ///
     /// # Errors
     ///
@@ -102,13 +134,12 @@ impl Title {
         }
     }
 
-    /// A title that was parsed before it was stored.
+    /// A title from the store, which was parsed before it was stored.
     fn from_store(text: String) -> Self {
         Self(text.into())
     }
 
     /// The title as it was sent.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

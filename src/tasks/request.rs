@@ -1,7 +1,7 @@
-//! What callers send: the id in the path, the page in the query, and the two bodies.
+//! What clients send: the id in the path, the page in the query, and the two bodies.
 //!
-//! Each is parsed into a type of the domain or refused with one [`FieldError`] for every
-//! member that is wrong, in the form FastAPI has taught clients to read.
+//! Each is parsed into a domain type. Otherwise the error has one [`FieldError`] for every invalid
+//! member, in FastAPI's form.
 
 use axum::{
     Json,
@@ -13,6 +13,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use strum::IntoStaticStr;
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -22,14 +23,10 @@ use crate::ids::TaskId;
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The longest page a caller may ask for, in tasks.
-pub(crate) const MAX_PAGE: usize = 1000;
-
 /// The body of `POST /api/tasks`.
 #[derive(Clone, Debug, ToSchema)]
-#[schema(as = NewTask)]
 pub struct CreateTask {
-    /// What is to be done.
+    /// The title.
     pub title: Title,
 }
 
@@ -37,28 +34,30 @@ pub struct CreateTask {
 #[derive(Clone, Copy, Debug)]
 pub struct TaskPath(pub TaskId);
 
-/// Why a path, a query or a body is refused.
-#[derive(Clone, Debug, Error)]
-pub enum InputError {
-    /// One entry for every member that is wrong.
-    #[error("invalid input")]
+/// Why a path, a query or a body is rejected.
+#[derive(Clone, Debug, Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum RequestError {
+    /// Invalid members, one entry for each.
+    #[error("invalid request")]
+    #[strum(serialize = "invalid_input")]
     Invalid(Vec<FieldError>),
-    /// More than [`MAX_BODY_BYTES`].
-    #[error("a body that is too large")]
+    /// A body larger than [`MAX_BODY_BYTES`].
+    #[error("body too large")]
     TooLarge,
-    /// A body that does not say it is JSON.
-    #[error("a media type other than JSON")]
+    /// A body whose `Content-Type` is not JSON.
+    #[error("media type is not JSON")]
     MediaType,
 }
 
-/// What is wrong with one member, for a program (`loc`, `type`) and for a person (`msg`).
+/// What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where: `body`, `path` or `query`, then the member's name.
+    /// The place: `body`, `path` or `query`, then the member's name.
     pub loc: Vec<&'static str>,
     /// What is wrong.
     pub msg: String,
-    /// The same as a fixed word; the words are Pydantic's where it has one.
+    /// The kind of error as a fixed word. Pydantic's word where it has one.
     #[serde(rename = "type")]
     pub kind: &'static str,
 }
@@ -73,16 +72,16 @@ impl FieldError {
     }
 }
 
-impl From<FieldError> for InputError {
+impl From<FieldError> for RequestError {
     fn from(error: FieldError) -> Self {
         Self::Invalid(vec![error])
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for CreateTask {
-    type Rejection = InputError;
+    type Rejection = RequestError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, InputError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RequestError> {
         let members = read_object(request, state).await?;
         match members.get("title") {
             Some(title) => Ok(Self {
@@ -94,72 +93,53 @@ impl<S: Send + Sync> FromRequest<S> for CreateTask {
 }
 
 impl<S: Send + Sync> FromRequest<S> for TaskUpdate {
-    type Rejection = InputError;
+    type Rejection = RequestError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, InputError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, RequestError> {
         let members = read_object(request, state).await?;
-        match (
-            members.get("title").map(parse_title).transpose(),
-            members.get("completed").map(parse_completed).transpose(),
-        ) {
+        let title = members.get("title").map(parse_title).transpose();
+        let completed = members.get("completed").map(parse_completed).transpose();
+        match (title, completed) {
             (Ok(title), Ok(completed)) => Ok(Self { title, completed }),
-            (title, completed) => Err(InputError::Invalid(
-                title.err().into_iter().chain(completed.err()).collect(),
-            )),
+            (title, completed) => {
+                let errors = title.err().into_iter().chain(completed.err());
+                Err(RequestError::Invalid(errors.collect()))
+            }
         }
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
-    type Rejection = InputError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, InputError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
         let id = Path::<String>::from_request_parts(parts, state).await.ok();
-        id.and_then(|Path(id)| id.parse().ok())
-            .map(Self)
-            .ok_or_else(|| {
-                FieldError::new(
-                    &["path", "id"],
-                    "Input should be a valid integer from 1",
-                    "int_parsing",
-                )
-                .into()
-            })
+        let id = id.and_then(|Path(id)| id.parse().ok());
+        id.map(Self)
+            .ok_or_else(|| invalid_id(&["path", "id"]).into())
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Page {
-    type Rejection = InputError;
+    type Rejection = RequestError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, InputError> {
-        let Query(parameters) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| {
-                FieldError::new(
-                    &["query"],
-                    "Input should be a query string",
-                    "query_parsing",
-                )
-            })?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RequestError> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Ok(Query(parameters)) = query else {
+            let message = "Input should be a query string";
+            return Err(FieldError::new(&["query"], message, "query_parsing").into());
+        };
         let mut page = Self::default();
         let mut errors = Vec::new();
         for (name, value) in parameters {
             match name.as_str() {
                 "limit" => match value.parse() {
-                    Ok(limit @ 1..=MAX_PAGE) => page.limit = Some(limit),
-                    Ok(_) | Err(_) => errors.push(FieldError::new(
-                        &["query", "limit"],
-                        format!("Input should be a valid integer from 1 to {MAX_PAGE}"),
-                        "int_parsing",
-                    )),
+                    Ok(limit @ 1..=Self::MAX_LIMIT) => page.limit = Some(limit),
+                    Ok(_) | Err(_) => errors.push(invalid_limit()),
                 },
                 "after" => match value.parse() {
                     Ok(id) => page.after = Some(id),
-                    Err(_) => errors.push(FieldError::new(
-                        &["query", "after"],
-                        "Input should be a valid integer from 1",
-                        "int_parsing",
-                    )),
+                    Err(_) => errors.push(invalid_id(&["query", "after"])),
                 },
                 _ => {}
             }
@@ -167,7 +147,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         if errors.is_empty() {
             Ok(page)
         } else {
-            Err(InputError::Invalid(errors))
+            Err(RequestError::Invalid(errors))
         }
     }
 }
@@ -175,42 +155,45 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
 async fn read_object<S: Send + Sync>(
     request: Request,
     state: &S,
-) -> Result<Map<String, Value>, InputError> {
+) -> Result<Map<String, Value>, RequestError> {
+    const LOC: [&str; 1] = ["body"];
     match Json::from_request(request, state).await {
         Ok(Json(members)) => Ok(members),
-        Err(JsonRejection::MissingJsonContentType(_)) => Err(InputError::MediaType),
-        Err(JsonRejection::JsonDataError(_)) => Err(FieldError::new(
-            &["body"],
-            "Input should be a valid JSON object",
-            "dict_type",
-        )
-        .into()),
-        Err(JsonRejection::BytesRejection(error)) => Err(unreadable(&error)),
-        Err(error) => Err(FieldError::new(&["body"], error.body_text(), "json_invalid").into()),
+        Err(JsonRejection::MissingJsonContentType(_)) => Err(RequestError::MediaType),
+        Err(JsonRejection::BytesRejection(error)) => Err(unreadable_body(&error)),
+        Err(JsonRejection::JsonDataError(_)) => {
+            let message = "Input should be a valid JSON object";
+            Err(FieldError::new(&LOC, message, "dict_type").into())
+        }
+        Err(error) => Err(FieldError::new(&LOC, error.body_text(), "json_invalid").into()),
     }
 }
 
-fn unreadable(error: &BytesRejection) -> InputError {
+fn unreadable_body(error: &BytesRejection) -> RequestError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        InputError::TooLarge
-    } else {
-        FieldError::new(
-            &["body"],
-            "The body could not be read to its end",
-            "body_incomplete",
-        )
-        .into()
+        return RequestError::TooLarge;
     }
+    let message = "The body could not be read to its end";
+    FieldError::new(&["body"], message, "body_incomplete").into()
+}
+
+fn invalid_id(loc: &[&'static str]) -> FieldError {
+    FieldError::new(loc, "Input should be a valid integer from 1", "int_parsing")
+}
+
+fn invalid_limit() -> FieldError {
+    let message = format!(
+        "Input should be a valid integer from 1 to {}",
+        Page::MAX_LIMIT
+    );
+    FieldError::new(&["query", "limit"], message, "int_parsing")
 }
 
 fn parse_title(title: &Value) -> Result<Title, FieldError> {
     const LOC: [&str; 2] = ["body", "title"];
     let Value::String(text) = title else {
-        return Err(FieldError::new(
-            &LOC,
-            "Input should be a valid string",
-            "string_type",
-        ));
+        let message = "Input should be a valid string";
+        return Err(FieldError::new(&LOC, message, "string_type"));
     };
     Title::parse(text.clone()).map_err(|error| {
         let kind = match error {
@@ -223,11 +206,8 @@ fn parse_title(title: &Value) -> Result<Title, FieldError> {
 }
 
 fn parse_completed(completed: &Value) -> Result<bool, FieldError> {
-    completed.as_bool().ok_or_else(|| {
-        FieldError::new(
-            &["body", "completed"],
-            "Input should be a valid boolean",
-            "bool_type",
-        )
-    })
+    let message = "Input should be a valid boolean";
+    completed
+        .as_bool()
+        .ok_or_else(|| FieldError::new(&["body", "completed"], message, "bool_type"))
 }

@@ -1,72 +1,88 @@
-//! Tasks as clients see them: one, or a list of any length.
+//! What clients get: one task, or a list of any length.
 //!
-//! A list is read and written a chunk at a time, at the pace of whoever reads it. Its answer needs the
-//! memory of one chunk, and no lock is held between two. What is created while it is read may be in it.
+//! A list is read from the store and written in chunks, at the pace of the client. The response
+//! needs the memory of one chunk, and no lock is held between two chunks. A task that is created in
+//! the meantime may appear in the list.
 
 use std::{sync::Arc, time::Duration, vec};
 
 use axum::{
     BoxError,
     body::{Body, Bytes},
-    http::{HeaderName, HeaderValue, header::CONTENT_TYPE, header::LINK},
+    http::{HeaderValue, header::CONTENT_TYPE, header::LINK},
     response::{IntoResponse, Response},
 };
 use futures_util::stream::{self, StreamExt};
-use serde::Serialize;
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep},
-};
+use serde::{Serialize, Serializer};
+use tokio::{task::yield_now, time::Instant};
 use utoipa::ToSchema;
 
-use super::{
-    Page, Task, Title,
-    store::{Listing, Tasks},
-};
-use crate::{
-    error::ApiError,
-    ids::{Reach, TaskId, TenantId, UserId},
-};
+use super::{Listing, Page, StoreError, Task, Title, store::Tasks};
+use crate::ids::{Reach, TaskId, TenantId, UserId};
 
-/// How many tasks of a list without a limit are read at once.
+/// The number of tasks that a list without a limit reads at a time.
 const READ_AT_ONCE: usize = 256;
 
-/// A chunk is written when it is as large as this, in bytes: usually once for each reading. Titles can be
-/// long, and what a slow reader has not taken yet stays in memory.
+/// The size from which a chunk is sent, in bytes: usually one chunk per read. Titles can be long, and
+/// a slow client keeps a chunk in memory.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How long a list may take to be read. Who may read it is asked only when it begins.
+/// The time limit for a list. The caller's access is checked at its start only.
 const LIST_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How many chunks of a list are written as fast as they are read; then every other one is preceded by a
-/// pause. A list of 100,000 tasks would otherwise keep a processor to itself for 50 ms, and on a small
-/// machine everybody else would notice.
-const BURST: usize = 40;
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// About how long a task is as JSON, in bytes, for room to be made once.
+/// The usual size of a task as JSON, in bytes, for the first allocation.
 const USUAL_BYTES: usize = 224;
 
 /// A task as clients see it.
+#[derive(Debug)]
+pub struct TaskBody(pub(crate) Arc<Task>);
+
+/// The JSON members of a task.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Task)]
-pub(crate) struct TaskBody<'a> {
-    /// Counted from 1 in each organisation.
+pub(crate) struct TaskFields<'a> {
+    /// Counted from 1 in each organization.
     id: TaskId,
     #[schema(value_type = Title)]
     title: &'a str,
     completed: bool,
-    /// The owner's name on the day the task was created.
+    /// The owner's name when the task was created.
     owner_name: &'a str,
     tenant_id: TenantId,
-    /// Who owns it; only in an Admin's list.
+    /// The owner. Only in an Admin's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     owner_id: Option<UserId>,
 }
 
-impl<'a> TaskBody<'a> {
-    pub(super) fn new(task: &'a Task) -> Self {
+/// The response to `GET /api/tasks`: it sends the rest of the list while the client reads.
+///
+/// If the store fails after the first chunk, the response breaks off, so that no client mistakes a
+/// part of the list for the whole.
+pub struct TaskList {
+    first_chunk: Bytes,
+    next_page: Option<HeaderValue>,
+    rest: ListWriter,
+}
+
+/// The state of a list that is being written.
+struct ListWriter {
+    tasks: Tasks,
+    tenant: TenantId,
+    reach: Reach,
+    /// Tasks that were read and not written yet.
+    read: vec::IntoIter<Arc<Task>>,
+    /// Whether the store has more tasks after these.
+    more: bool,
+    /// The last task that was written.
+    after: Option<TaskId>,
+    started_at: Instant,
+    is_started: bool,
+    is_complete: bool,
+}
+
+impl<'a> From<&'a Task> for TaskFields<'a> {
+    fn from(task: &'a Task) -> Self {
         Self {
             id: task.id,
             title: task.title.as_str(),
@@ -76,130 +92,111 @@ impl<'a> TaskBody<'a> {
             owner_id: None,
         }
     }
+}
 
-    /// In a list of everybody's tasks, each says whose it is.
-    fn listed(task: &'a Task, reach: Reach) -> Self {
-        match reach {
-            Reach::Tenant => Self {
-                owner_id: Some(task.owner.user),
-                ..Self::new(task)
-            },
-            Reach::User(_) => Self::new(task),
-        }
+impl Serialize for TaskBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        TaskFields::from(&*self.0).serialize(serializer)
     }
 }
 
-/// The answer to `GET /api/tasks`.
-///
-/// # Errors
-///
-/// When the store cannot answer for the first chunk. If it fails later, the answer breaks off, so that
-/// no client takes a part of the list for the whole.
-pub async fn list_response(
-    tasks: Tasks,
-    tenant: TenantId,
-    reach: Reach,
-    page: Page,
-) -> Result<Response, ApiError> {
-    let first = Page {
-        limit: page.limit.or(Some(READ_AT_ONCE)),
-        ..page
-    };
-    let listing = tasks.list(tenant, reach, first).await?;
-    let link = next_page(page, &listing);
-    let mut list = List {
-        tasks,
-        tenant,
-        reach,
-        goes_on: listing.more && page.limit.is_none(),
-        after: page.after,
-        read: listing.tasks.into_iter(),
-        begun: Instant::now(),
-        chunks: 0,
-        is_started: false,
-        is_ended: false,
-    };
-    let first = list.write();
-    if list.is_ended {
-        return Ok((link, JSON, first).into_response());
+impl TaskList {
+    /// Reads the first chunk of a tenant's tasks.
+    pub async fn start(
+        tasks: Tasks,
+        tenant: TenantId,
+        reach: Reach,
+        page: Page,
+    ) -> Result<Self, StoreError> {
+        let limit = page.limit.or(Some(READ_AT_ONCE));
+        let listing = tasks.list(tenant, reach, Page { limit, ..page }).await?;
+        let next_page = next_page(page, &listing);
+        let mut rest = ListWriter {
+            tasks,
+            tenant,
+            reach,
+            more: listing.more && page.limit.is_none(),
+            after: page.after,
+            read: listing.tasks.into_iter(),
+            started_at: Instant::now(),
+            is_started: false,
+            is_complete: false,
+        };
+        Ok(Self {
+            first_chunk: rest.write_chunk(),
+            next_page,
+            rest,
+        })
     }
-    let rest = stream::try_unfold(list, |mut list| async move {
-        if list.is_ended {
-            return Ok(None);
-        }
-        let chunk = list.next().await?;
-        Ok::<_, BoxError>(Some((chunk, list)))
-    });
-    let chunks = stream::iter([Ok(first)]).chain(rest);
-    Ok((link, JSON, Body::from_stream(chunks)).into_response())
 }
 
-const JSON: [(HeaderName, HeaderValue); 1] =
-    [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-
-/// A list that is being written.
-struct List {
-    tasks: Tasks,
-    tenant: TenantId,
-    reach: Reach,
-    /// Read, and not written yet.
-    read: vec::IntoIter<Arc<Task>>,
-    /// Whether there is more to read after that.
-    goes_on: bool,
-    /// The last task that is written.
-    after: Option<TaskId>,
-    begun: Instant,
-    chunks: usize,
-    is_started: bool,
-    is_ended: bool,
-}
-
-impl List {
-    async fn next(&mut self) -> Result<Bytes, BoxError> {
-        if self.begun.elapsed() > LIST_TIMEOUT {
-            return Err(format!("a list was not read within {LIST_TIMEOUT:?}").into());
-        }
-        // A reader that is faster than the list must not keep other requests waiting.
-        if self.chunks > BURST && self.chunks.is_multiple_of(2) {
-            sleep(PAUSE).await;
+impl IntoResponse for TaskList {
+    fn into_response(self) -> Response {
+        let body = if self.rest.is_complete {
+            Body::from(self.first_chunk)
         } else {
-            yield_now().await;
+            let rest = stream::try_unfold(self.rest, |mut list| async move {
+                if list.is_complete {
+                    return Ok(None);
+                }
+                let chunk = list.next_chunk().await?;
+                Ok::<_, BoxError>(Some((chunk, list)))
+            });
+            Body::from_stream(stream::iter([Ok(self.first_chunk)]).chain(rest))
+        };
+        let content_type = HeaderValue::from_static("application/json");
+        let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
+        if let Some(next_page) = self.next_page {
+            response.headers_mut().insert(LINK, next_page);
         }
+        response
+    }
+}
+
+impl ListWriter {
+    async fn next_chunk(&mut self) -> Result<Bytes, BoxError> {
+        if self.started_at.elapsed() > LIST_TIMEOUT {
+            return Err(format!("the client did not read a list within {LIST_TIMEOUT:?}").into());
+        }
+        // Other requests run between two chunks.
+        yield_now().await;
         if self.read.len() == 0 {
             let page = Page {
                 after: self.after,
                 limit: Some(READ_AT_ONCE),
             };
             let listing = self.tasks.list(self.tenant, self.reach, page).await?;
-            self.goes_on = listing.more;
+            self.more = listing.more;
             self.read = listing.tasks.into_iter();
         }
-        Ok(self.write())
+        Ok(self.write_chunk())
     }
 
-    fn write(&mut self) -> Bytes {
+    fn write_chunk(&mut self) -> Bytes {
         let mut json = Vec::with_capacity((self.read.len() * USUAL_BYTES + 2).min(CHUNK_BYTES));
         while json.len() < CHUNK_BYTES
             && let Some(task) = self.read.next()
         {
             json.push(if self.is_started { b',' } else { b'[' });
             self.is_started = true;
-            serde_json::to_writer(&mut json, &TaskBody::listed(&task, self.reach))
-                .expect("texts and numbers, written to memory");
+            let mut fields = TaskFields::from(&*task);
+            // A list of all users' tasks names their owners.
+            fields.owner_id = (self.reach == Reach::Tenant).then_some(task.owner.user);
+            serde_json::to_writer(&mut json, &fields).expect("memory accepts every write");
             self.after = Some(task.id);
         }
-        self.chunks += 1;
-        if self.read.len() == 0 && !self.goes_on {
+        if self.read.len() == 0 && !self.more {
             json.extend_from_slice(if self.is_started { b"]" } else { b"[]" });
-            self.is_ended = true;
+            self.is_complete = true;
         }
         json.into()
     }
 }
 
-/// Where the list goes on, if it does (RFC 8288).
-fn next_page(page: Page, listing: &Listing) -> Option<[(HeaderName, String); 1]> {
+/// The `Link` header of the next page, if there is one (RFC 8288).
+fn next_page(page: Page, listing: &Listing) -> Option<HeaderValue> {
     let (limit, last) = (page.limit?, listing.tasks.last()?);
     let link = format!("</api/tasks?limit={limit}&after={}>; rel=\"next\"", last.id);
-    listing.more.then_some([(LINK, link)])
+    let link = HeaderValue::try_from(link).ok();
+    link.filter(|_| listing.more)
 }

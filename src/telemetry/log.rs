@@ -1,77 +1,92 @@
-//! Log lines to standard error, for people or for machines.
+//! Log lines on standard error, as text or as JSON.
 //!
-//! They are written by a thread of their own, some milliseconds after: a request does not wait for its line, and
-//! under load one write takes many. Should nobody read them for so long that the memory for them is used up, lines
-//! are dropped and counted, and requests go on.
-
-mod json;
-mod lines;
+//! A separate thread writes them, so that requests never wait for the output. If nobody reads
+//! standard error and the buffer is full, lines are dropped and counted.
 
 use std::io::{self, IsTerminal};
 
+use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    fmt::{self, format::JsonFields},
-    layer::SubscriberExt,
-    registry,
-    util::SubscriberInitExt,
+    EnvFilter, Layer, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
-use self::{
-    json::JsonLines,
-    lines::{Lines, Writer},
-};
-use crate::config::LogFormat;
+use super::otlp::Exporter;
 
-/// The log; dropping it writes what has not been written yet.
+/// The number of log lines in the buffer: about 8 MB of request lines.
+const MAX_BUFFERED_LINES: usize = 16 * 1024;
+
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For a terminal.
+    Text,
+    /// For a log collector: one JSON object per line.
+    Json,
+}
+
+/// The log output. Dropping it writes the buffered lines, and waits about a second at most.
 #[derive(Debug)]
 pub struct Log {
-    lines: Lines,
-    _writer: Writer,
+    dropped: DroppedLines,
+    _worker: WorkerGuard,
 }
+
+/// Counts the dropped log lines. The default counts none.
+#[derive(Clone, Debug, Default)]
+pub struct DroppedLines(Option<ErrorCounter>);
 
 impl Log {
     /// Starts logging.
     ///
     /// # Panics
     ///
-    /// When logging was started before.
-    #[must_use]
-    pub fn start(
-        filter: EnvFilter,
-        format: LogFormat,
-        #[cfg(feature = "otlp")] exporter: Option<&super::otlp::Exporter>,
-    ) -> Self {
-        // Its debug lines hold what people wrote into their tasks.
+    /// If logging is already started.
+    pub fn start(filter: EnvFilter, format: LogFormat, exporter: Option<&Exporter>) -> Self {
+        // At debug, tokio-postgres logs the content of tasks.
         let filter = filter.add_directive("tokio_postgres=info".parse().expect("a directive"));
-        let (lines, writer) = Lines::start(io::stderr());
-        let layer = fmt::layer()
-            .with_writer(lines.clone())
-            .with_ansi(io::stderr().is_terminal());
-        let layer = match format {
-            LogFormat::Text => layer.boxed(),
-            LogFormat::Json => layer
-                .fmt_fields(JsonFields::new())
-                .event_format(JsonLines)
-                .boxed(),
-        };
-        // A filter of the layer's own costs something for each line; only beside a second layer is it needed.
-        #[cfg(not(feature = "otlp"))]
-        registry().with(filter).with(layer).init();
-        #[cfg(feature = "otlp")]
-        registry()
-            .with(layer.with_filter(filter))
-            .with(exporter.map(super::otlp::Exporter::layer))
-            .init();
+        let (writer, worker) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(MAX_BUFFERED_LINES)
+            .thread_name("log")
+            .finish(io::stderr());
+        let dropped = DroppedLines(Some(writer.error_counter()));
+        match exporter {
+            // A filter for the whole subscriber is cheaper than one for a layer.
+            None => tracing_subscriber::registry()
+                .with(filter)
+                .with(output(format, writer))
+                .init(),
+            Some(exporter) => tracing_subscriber::registry()
+                .with(output(format, writer).with_filter(filter))
+                .with(exporter.layer())
+                .init(),
+        }
         Self {
-            lines,
-            _writer: writer,
+            dropped,
+            _worker: worker,
         }
     }
 
-    /// How many lines were dropped because nobody read them.
-    pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
-        let lines = self.lines.clone();
-        move || lines.dropped()
+    /// The counter of dropped lines.
+    pub fn dropped(&self) -> DroppedLines {
+        self.dropped.clone()
+    }
+}
+
+fn output<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+impl DroppedLines {
+    pub(super) fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 }

@@ -1,9 +1,15 @@
-//! What Prometheus is told, at `/metrics` on an address of its own.
+//! The page for Prometheus: `/metrics` on an address of its own, never on the public port.
 //!
-//! Requests and the store count for themselves; everything else is asked when somebody looks. Every label's value
-//! comes from a closed set or is a tenant that the operator has listed.
+//! Requests and the store count for themselves. Everything else is read when Prometheus asks. Every
+//! label has a closed set of values, or is a tenant that the operator has listed.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use prometheus_client::{
@@ -13,58 +19,59 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{request::RequestMetrics, store::Timings};
+use super::{log::DroppedLines, request::RequestMetrics};
 use crate::{
-    auth::{FetchCounts, Verifier},
+    auth::{TenantLabel, Verifier},
     error::ApiError,
-    server::Tally,
+    server::Connections,
     tasks::store::Tasks,
 };
 
-/// What is asked when somebody looks.
-pub struct Watched {
-    /// Keys, and tokens that were verified before.
+/// What the metrics are read from.
+pub struct MetricsSources {
+    /// The requests.
+    pub requests: RequestMetrics,
+    /// Signing keys and cached tokens.
     pub verifier: Arc<Verifier>,
-    /// Connections to a database.
+    /// The store and its database connections.
     pub tasks: Tasks,
-    /// Connections of clients.
-    pub connections: Arc<Tally>,
-    /// How many of these there may be.
+    /// The connections of clients.
+    pub connections: Arc<Connections>,
+    /// The maximum number of connections of clients.
     pub max_connections: usize,
-    /// Log lines nobody will read.
-    pub dropped_log_lines: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// Whether the newest settings are those in force.
-    pub are_settings_current: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The dropped log lines.
+    pub dropped_log_lines: DroppedLines,
+    /// Whether the newest settings are in force.
+    pub are_settings_current: Arc<AtomicBool>,
 }
 
-/// The page for Prometheus.
-pub fn router(requests: &RequestMetrics, store: &Timings, watched: Watched) -> Router {
+/// The router of the metrics address.
+pub fn router(sources: MetricsSources) -> Router {
     let mut registry = Registry::with_prefix("tenant_tasks");
-    registry.register(
-        "build",
-        "The version that runs",
-        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-    );
-    registry.register(
-        "http_request_duration_seconds",
-        "Time from the head of a request to the head of its answer; status 499: the connection ended before",
-        requests.seconds.clone(),
-    );
-    registry.register(
-        "refusals",
-        "Requests refused, by reason",
-        requests.refusals.clone(),
-    );
-    registry.register(
-        "store_duration_seconds",
-        "Time that the task store took",
-        store.0.clone(),
-    );
-    registry.register_collector(Box::new(watched));
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "Version of the service", build);
+    let help = "Time from the head of a request to the head of its response, in seconds; \
+                status 499: the client closed the connection before";
+    let seconds = sources.requests.seconds.clone();
+    registry.register("http_request_duration_seconds", help, seconds);
+    let help = "Rejected and failed requests by reason";
+    registry.register("refusals", help, sources.requests.refusals.clone());
+    let help = "Duration of task store operations, in seconds";
+    let seconds = sources.tasks.metrics().seconds.clone();
+    registry.register("store_duration_seconds", help, seconds);
+    let fetches = sources.verifier.fetch_stats();
+    let help = "Fetches of signing keys by outcome";
+    registry.register("key_fetches", help, fetches.fetches.clone());
+    let help = "Key lookups that missed the cache without triggering a fetch: rate limit, back-off \
+                or too many fetches";
+    registry.register("key_fetches_suppressed", help, fetches.suppressed.clone());
+    let help = "Published keys that were rejected: another key is cached under the same id";
+    registry.register("key_conflicts", help, fetches.conflicts.clone());
+    registry.register_collector(Box::new(sources));
     let registry = Arc::new(registry);
     let page = async move || {
         let mut text = String::new();
-        // Writing to memory does not fail.
+        // A write to memory does not fail.
         let _ = prometheus_text::encode(&mut text, &registry);
         ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response()
     };
@@ -75,193 +82,106 @@ pub fn router(requests: &RequestMetrics, store: &Timings, watched: Watched) -> R
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct TenantLabel {
-    tenant: String,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct FetchLabels {
-    tenant: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LookupLabels {
     outcome: &'static str,
 }
 
-impl Collector for Watched {
+impl Collector for MetricsSources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_keys(&mut encoder)?;
-        let tokens = self.verifier.token_cache();
-        let lookups = [("hit", tokens.hits), ("miss", tokens.misses)];
-        counters(
-            &mut encoder,
-            "token_cache_lookups",
-            "Tokens that needed no verification, having been verified before, and tokens that did",
-            lookups.map(|(outcome, count)| (LookupLabels { outcome }, count)),
-        )?;
-        gauge(
-            &mut encoder,
-            "token_cache_entries",
-            "Tokens remembered as verified",
-            tokens.entries,
-        )?;
-        gauge(
-            &mut encoder,
-            "connections",
-            "Connections of clients",
-            self.connections.open(),
-        )?;
-        gauge(
-            &mut encoder,
-            "connections_max",
-            "How many connections there may be",
-            self.max_connections,
-        )?;
-        counter(
-            &mut encoder,
-            "connections_accepted",
-            "Connections accepted",
-            self.connections.accepted(),
-        )?;
-        if let Some((open, max)) = self.tasks.database_connections() {
-            gauge(
-                &mut encoder,
-                "database_connections",
-                "Connections to the database",
-                open,
-            )?;
-            gauge(
-                &mut encoder,
-                "database_connections_max",
-                "How many of them there may be",
-                max,
-            )?;
-        }
-        let dropped = (self.dropped_log_lines)();
-        counter(
-            &mut encoder,
-            "log_lines_dropped",
-            "Log lines nobody read in time",
-            dropped,
-        )?;
-        let is_current = usize::from((self.are_settings_current)());
+        self.encode_token_cache(&mut encoder)?;
+        let is_current = self.are_settings_current.load(Ordering::Relaxed);
+        let help = "1 if the newest settings are in force, 0 if they are invalid";
         gauge(
             &mut encoder,
             "settings_current",
-            "1 if the newest settings are in force, else 0",
-            is_current,
-        )
+            help,
+            i64::from(is_current),
+        )?;
+        let open = number(self.connections.open());
+        gauge(
+            &mut encoder,
+            "connections",
+            "Open connections of clients",
+            open,
+        )?;
+        let max = number(self.max_connections);
+        gauge(
+            &mut encoder,
+            "connections_max",
+            "Maximum number of them",
+            max,
+        )?;
+        let (name, accepted) = ("connections_accepted", self.connections.accepted());
+        counter(
+            &mut encoder,
+            name,
+            "Accepted connections of clients",
+            accepted,
+        )?;
+        if let Some((open, max)) = self.tasks.database_connections() {
+            let help = "Open connections to the database";
+            gauge(&mut encoder, "database_connections", help, number(open))?;
+            let name = "database_connections_max";
+            gauge(&mut encoder, name, "Maximum number of them", number(max))?;
+        }
+        let dropped = u64::try_from(self.dropped_log_lines.count()).unwrap_or(u64::MAX);
+        let help = "Log lines dropped because standard error was not read";
+        counter(&mut encoder, "log_lines_dropped", help, dropped)
     }
 }
 
-impl Watched {
+impl MetricsSources {
     fn encode_keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (tenants, others) = self.verifier.key_status();
-        let by_tenant = |of: fn(&crate::auth::KeyStatus) -> Option<f64>| {
-            let known = tenants
-                .iter()
-                .filter_map(move |status| of(status).map(|value| (status, value)));
-            known.map(|(status, value)| {
-                (
-                    TenantLabel {
-                        tenant: status.tenant.to_string(),
-                    },
-                    value,
-                )
-            })
-        };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a document has a hundred keys at most"
-        )]
-        let usable = by_tenant(|status| Some(status.usable as f64));
-        gauges(
-            encoder,
-            "signing_keys",
-            "Signing keys that are trusted",
-            usable,
-        )?;
-        let age = by_tenant(|status| status.age.map(|age| age.as_secs_f64()));
-        let help = "Time since a signing key was last seen published; after 86400 none is trusted";
-        gauges(encoder, "signing_keys_age_seconds", help, age)?;
+        let tenants = self.verifier.key_status();
+        let help = "Trusted signing keys";
+        let mut family =
+            encoder.encode_descriptor("signing_keys", help, None, MetricType::Gauge)?;
+        for status in &tenants {
+            let labels = TenantLabel::new(Some(status.tenant));
+            let usable = ConstGauge::new(number(status.usable));
+            usable.encode(family.encode_family(&labels)?)?;
+        }
+        let name = "signing_keys_age_seconds";
+        let help = "Time since any signing key was last published; after 86400 none is trusted";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for status in &tenants {
+            let labels = TenantLabel::new(Some(status.tenant));
+            if let Some(age) = status.age {
+                ConstGauge::new(age.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
 
-        let counts = || {
-            let known = tenants
-                .iter()
-                .map(|status| (status.tenant.to_string(), status.fetches));
-            known.chain([("other".to_owned(), others)])
-        };
-        let fetches = counts().flat_map(
-            |(
-                tenant,
-                FetchCounts {
-                    succeeded, failed, ..
-                },
-            )| {
-                [("ok", succeeded), ("failed", failed)].map(|(outcome, count)| {
-                    (
-                        FetchLabels {
-                            tenant: tenant.clone(),
-                            outcome,
-                        },
-                        count,
-                    )
-                })
-            },
-        );
-        counters(encoder, "key_fetches", "Fetches of signing keys", fetches)?;
-        let of_tenant = |of: fn(FetchCounts) -> u64| {
-            counts().map(move |(tenant, counts)| (TenantLabel { tenant }, of(counts)))
-        };
-        let help = "Requests whose key is not at hand that started no fetch: allowance, back-off or too many at once";
-        counters(
+    fn encode_token_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let tokens = self.verifier.token_cache_stats();
+        let name = "token_cache_lookups";
+        let help = "Tokens that were found in the cache (hit) or had to be verified (miss)";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (outcome, count) in [("hit", tokens.hits), ("miss", tokens.misses)] {
+            let labels = LookupLabels { outcome };
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let entries = number(tokens.entries);
+        gauge(
             encoder,
-            "key_fetches_suppressed",
-            help,
-            of_tenant(|counts| counts.suppressed),
-        )?;
-        let help = "Published keys refused because another is held under their id";
-        counters(
-            encoder,
-            "key_conflicts",
-            help,
-            of_tenant(|counts| counts.conflicts),
+            "token_cache_entries",
+            "Cached verified tokens",
+            entries,
         )
     }
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for MetricsSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").finish_non_exhaustive()
+        f.debug_struct("MetricsSources").finish_non_exhaustive()
     }
 }
 
-fn counters<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (L, u64)>,
-) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in values {
-        ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn gauges<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (L, f64)>,
-) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric)
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -269,12 +189,6 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
     ConstCounter::new(value).encode(metric)
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: impl TryInto<i64>,
-) -> fmt::Result {
-    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value.try_into().unwrap_or(i64::MAX)).encode(metric)
+fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }

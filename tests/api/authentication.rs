@@ -1,4 +1,4 @@
-//! From token to principal: what is accepted, and each single thing that is not.
+//! Authentication: which tokens are accepted, and each defect for which one is rejected.
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,18 +12,19 @@ use crate::support::{
 const MALFORMED: &str = "Token is malformed";
 const CLAIM: &str = "Token lacks a required claim or has one of the wrong type";
 
-/// What is done to a good token, and what must come of it.
+/// Changes a valid token without making it invalid.
 pub(crate) type Change = fn(Token) -> Token;
+/// Makes a valid token invalid.
 pub(crate) type Break = fn(Token) -> String;
 
-/// What may differ from a token of Entra's without harm.
+/// Differences from Entra's usual tokens that do not make a token invalid.
 pub(crate) const HARMLESS: [(&str, Change); 9] = [
     ("no typ", |token| token.without_header("typ")),
     ("another typ", |token| token.with_header("typ", "at+jwt")),
-    ("a key of its own in the header", |token| {
+    ("a jwk in the header", |token| {
         token.with_header("jwk", SigningKey::third().jwk())
     }),
-    ("the bare client id as audience", |token| {
+    ("the bare client ID as audience", |token| {
         token.with("aud", API_CLIENT_ID)
     }),
     ("no name and no email", |token| {
@@ -32,33 +33,33 @@ pub(crate) const HARMLESS: [(&str, Change); 9] = [
     ("one scope among several", |token| {
         token.with("scp", "Tasks.Read access_as_user profile")
     }),
-    ("a role nobody knows", |token| {
+    ("an unknown role", |token| {
         token.with("roles", json!(["Admin", "Auditor"]))
     }),
     ("a fractional time", |token| {
         token.with("nbf", 1_700_000_000.5)
     }),
-    ("a tenant id in capitals", |token| {
+    ("a tenant ID in upper case", |token| {
         token.with("tid", CONTOSO.id.to_uppercase())
     }),
 ];
 
-/// One broken thing at a time: what it is, what the caller is told, how to break it.
+/// Tokens with one defect each: the case, the error detail in the response, and how to make the token.
 pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
-    // The shape.
+    // Shape.
     ("one segment", MALFORMED, |_| "abc".into()),
     ("two segments", MALFORMED, |token| {
         token.sign().rsplit_once('.').unwrap().0.into()
     }),
     ("four segments", MALFORMED, |token| token.sign() + ".AAAA"),
-    ("an encrypted token's five", MALFORMED, |token| {
+    ("five segments of an encrypted token", MALFORMED, |token| {
         token.sign() + ".AAAA.AAAA"
     }),
     ("no signature", MALFORMED, |token| {
         let token = token.sign();
         token[..=token.rfind('.').unwrap()].into()
     }),
-    ("a signature that is no base64", MALFORMED, |token| {
+    ("a signature that is not base64", MALFORMED, |token| {
         token.sign() + "!"
     }),
     ("an empty header", MALFORMED, |token| {
@@ -70,16 +71,16 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     ("base64 with padding", MALFORMED, |token| {
         token.sign().replacen('.', "==.", 1)
     }),
-    ("base64 of the other alphabet", MALFORMED, |token| {
+    ("standard base64 instead of base64url", MALFORMED, |token| {
         token.sign().replacen("eyJ", "ey+", 1)
     }),
-    ("a header that is no object", MALFORMED, |token| {
+    ("a header that is not an object", MALFORMED, |token| {
         token.sign_texts("[1]", &token.claims_text())
     }),
-    ("a header that is no JSON", MALFORMED, |token| {
+    ("a header that is not JSON", MALFORMED, |token| {
         token.sign_texts("alg", &token.claims_text())
     }),
-    ("claims that are no object", MALFORMED, |token| {
+    ("claims that are not an object", MALFORMED, |token| {
         token.sign_texts(&token.header_text(), "\"tid\"")
     }),
     ("claims nested too deep", MALFORMED, |token| {
@@ -97,10 +98,10 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
             &token.claims_text().replacen('{', "{\"tid\":\"x\",", 1),
         )
     }),
-    ("a claim twice but for case", MALFORMED, |token| {
+    ("tid twice in different case", MALFORMED, |token| {
         token.with("TID", "x").sign()
     }),
-    ("a claim's case twin in other letters", MALFORMED, |token| {
+    ("aud twice in different case", MALFORMED, |token| {
         token.with("AUD", "x").sign()
     }),
     ("a header parameter twice", MALFORMED, |token| {
@@ -109,13 +110,13 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
             &token.claims_text(),
         )
     }),
-    ("a header parameter's case twin", MALFORMED, |token| {
+    ("alg twice in different case", MALFORMED, |token| {
         token.with_header("Alg", "none").sign()
     }),
     ("more than 16 KiB", "Token is too long", |token| {
         token.with("groups", "x".repeat(16 * 1024)).sign()
     }),
-    // The header.
+    // Header.
     ("no alg", "Token must be signed with RS256", |token| {
         token.without_header("alg").sign()
     }),
@@ -128,7 +129,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         },
     ),
     (
-        "alg in small letters",
+        "alg in lower case",
         "Token must be signed with RS256",
         |token| token.with_header("alg", "rs256").sign(),
     ),
@@ -139,7 +140,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         token.with_header("alg", "PS256").sign_with_pss()
     }),
     (
-        "the public key as a shared secret",
+        "HS256 with the public key as secret",
         "Token must be signed with RS256",
         |token| {
             token
@@ -175,11 +176,11 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         |token| token.with_header("kid", "").sign(),
     ),
     (
-        "a kid too long",
+        "a kid that is too long",
         "Token header has no usable key id (kid)",
         |token| token.with_header("kid", "k".repeat(129)).sign(),
     ),
-    // The tenant.
+    // Tenant.
     ("no tid", "Token missing tenant ID (tid) claim", |token| {
         token.without("tid").sign()
     }),
@@ -220,7 +221,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     ),
     // Issuer, audience, times.
     ("no ver", CLAIM, |token| token.without("ver").sign()),
-    ("a ver nobody knows", CLAIM, |token| {
+    ("an unknown ver", CLAIM, |token| {
         token.with("ver", "3.0").sign()
     }),
     ("no issuer", "Token issuer is not accepted", |token| {
@@ -248,7 +249,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         },
     ),
     (
-        "the issuer without its slash",
+        "the issuer without a trailing slash",
         "Token issuer is not accepted",
         |token| {
             token
@@ -269,7 +270,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         },
     ),
     (
-        "the issuer of the other version",
+        "another version's issuer",
         "Token issuer is not accepted",
         |token| token.with("ver", "2.0").sign(),
     ),
@@ -284,7 +285,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         |token| token.with("aud", "api://another").sign(),
     ),
     (
-        "Graph's audience",
+        "the audience of Microsoft Graph",
         "Token was not issued for this API",
         |token| {
             token
@@ -298,10 +299,10 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         |token| token.with("aud", json!([API_CLIENT_ID])).sign(),
     ),
     ("no exp", CLAIM, |token| token.without("exp").sign()),
-    ("exp as a text", CLAIM, |token| {
+    ("exp as a string", CLAIM, |token| {
         token.with("exp", "4102444800").sign()
     }),
-    ("exp long ago", "Token has expired", |token| {
+    ("exp in the past", "Token has expired", |token| {
         token.with("exp", 1_700_000_000).sign()
     }),
     ("no nbf", CLAIM, |token| token.without("nbf").sign()),
@@ -312,8 +313,8 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
     ("iat in the year 2100", "Token is not valid yet", |token| {
         token.with("iat", 4_102_444_800_u64).sign()
     }),
-    // The signature and its key.
-    ("an unknown key id", "Unable to find signing key", |token| {
+    // Signature and signing key.
+    ("an unknown key ID", "Unable to find signing key", |token| {
         token
             .signed_by(SigningKey::first().named("nobody's"))
             .sign()
@@ -324,7 +325,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         |token| token.signed_by(SigningKey::third()).sign(),
     ),
     (
-        "a published key id, another key",
+        "a published key ID with another key",
         "Token signature is invalid",
         |token| {
             token
@@ -333,7 +334,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         },
     ),
     (
-        "a signature of other claims",
+        "the signature of other claims",
         "Token signature is invalid",
         |token| {
             let signature = token
@@ -348,22 +349,22 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
         },
     ),
     (
-        "another padding than its alg",
+        "a PSS signature with alg RS256",
         "Token signature is invalid",
         |token| token.sign_with_pss(),
     ),
-    // What only signed claims are asked for.
+    // Claims that are checked only after the signature is verified.
     ("no oid", CLAIM, |token| token.without("oid").sign()),
-    ("an oid that is no GUID", CLAIM, |token| {
+    ("an oid that is not a GUID", CLAIM, |token| {
         token.with("oid", "admin").sign()
     }),
-    ("roles as a text", CLAIM, |token| {
+    ("roles as a string", CLAIM, |token| {
         token.with("roles", "Admin").sign()
     }),
     ("a role that is a number", CLAIM, |token| {
         token.with("roles", json!(["Admin", 1])).sign()
     }),
-    ("null for roles", CLAIM, |token| {
+    ("null roles", CLAIM, |token| {
         token.with("roles", Value::Null).sign()
     }),
     ("scopes in a list", CLAIM, |token| {
@@ -372,7 +373,7 @@ pub(crate) const BROKEN: &[(&str, &str, Break)] = &[
 ];
 
 #[tokio::test]
-async fn a_version_1_token_tells_who_is_calling() {
+async fn v1_token_yields_the_callers_details() {
     let app = TestApp::start().await;
     let answer = app.me(&app.entra.v1(CONTOSO, EDITOR).sign()).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -387,7 +388,7 @@ async fn a_version_1_token_tells_who_is_calling() {
 }
 
 #[tokio::test]
-async fn a_version_2_token_tells_the_same() {
+async fn v2_token_yields_the_same_details_as_v1() {
     let app = TestApp::start().await;
     for user in [ADMIN, EDITOR, READER, NOROLE] {
         let v1 = app.me(&app.entra.v1(FABRIKAM, user).sign()).await;
@@ -398,7 +399,7 @@ async fn a_version_2_token_tells_the_same() {
 }
 
 #[tokio::test]
-async fn a_token_may_differ_in_what_does_not_matter() {
+async fn token_with_harmless_difference_is_accepted() {
     let app = TestApp::start().await;
     for (case, change) in HARMLESS {
         let token = change(app.entra.v1(CONTOSO, ADMIN)).sign();
@@ -408,7 +409,7 @@ async fn a_token_may_differ_in_what_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_person_without_name_and_email_is_unknown() {
+async fn user_without_name_and_email_gets_defaults() {
     let app = TestApp::start().await;
     let token = app
         .entra
@@ -421,7 +422,7 @@ async fn a_person_without_name_and_email_is_unknown() {
 }
 
 #[tokio::test]
-async fn the_email_is_the_first_claim_that_has_one() {
+async fn email_is_taken_from_the_preferred_claim() {
     let app = TestApp::start().await;
     let mut token = app.entra.v1(CONTOSO, ADMIN);
     for claim in ["email", "unique_name", "upn", "preferred_username"] {
@@ -435,9 +436,9 @@ async fn the_email_is_the_first_claim_that_has_one() {
 }
 
 #[tokio::test]
-async fn a_token_with_one_thing_broken_is_refused_for_that_thing() {
+async fn each_broken_token_is_rejected_for_its_defect() {
     let app = TestApp::start().await;
-    // Another tenant's key, under its own key id: contoso does not publish it.
+    // A key that only Fabrikam publishes.
     app.entra.publish(FABRIKAM, &[SigningKey::third().jwk()]);
 
     for &(case, detail, break_it) in BROKEN {
@@ -445,7 +446,7 @@ async fn a_token_with_one_thing_broken_is_refused_for_that_thing() {
         assert_eq!(
             app.me(&good.sign()).await.status,
             StatusCode::OK,
-            "before {case}"
+            "{case}: the unbroken token"
         );
         let token = break_it(good);
         let answer = app.me(&token).await;
@@ -464,7 +465,7 @@ async fn a_token_with_one_thing_broken_is_refused_for_that_thing() {
 }
 
 #[tokio::test]
-async fn a_version_2_token_needs_the_version_2_issuer() {
+async fn v2_token_requires_v2_issuer() {
     let app = TestApp::start().await;
     let good = app.entra.v2(CONTOSO, ADMIN);
     assert_eq!(app.me(&good.sign()).await.status, StatusCode::OK);
@@ -485,7 +486,7 @@ async fn a_version_2_token_needs_the_version_2_issuer() {
 }
 
 #[tokio::test]
-async fn times_have_a_leeway_of_sixty_seconds() {
+async fn token_times_have_a_leeway_of_60_seconds() {
     let app = TestApp::start().await;
     let now = app.entra.now();
     for (claim, value, status) in [
@@ -504,7 +505,7 @@ async fn times_have_a_leeway_of_sixty_seconds() {
 }
 
 #[tokio::test]
-async fn a_tenant_off_the_allow_list_is_refused_by_name_without_asking_entra() {
+async fn unlisted_tenant_is_rejected_without_key_fetch() {
     let app = TestApp::start().await;
     let answer = app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
@@ -517,7 +518,7 @@ async fn a_tenant_off_the_allow_list_is_refused_by_name_without_asking_entra() {
 }
 
 #[tokio::test]
-async fn in_open_mode_any_organisation_may_come_in_but_personal_accounts_may_not() {
+async fn open_mode_accepts_all_but_personal_accounts() {
     let app =
         TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
     assert_eq!(
@@ -535,7 +536,7 @@ async fn in_open_mode_any_organisation_may_come_in_but_personal_accounts_may_not
 }
 
 #[tokio::test]
-async fn garbage_for_an_allowed_tenant_costs_no_fetch() {
+async fn invalid_token_of_allowed_tenant_causes_no_fetch() {
     let app = TestApp::start().await;
     for token in [
         app.entra
@@ -552,7 +553,7 @@ async fn garbage_for_an_allowed_tenant_costs_no_fetch() {
 }
 
 #[tokio::test]
-async fn an_app_without_a_person_is_refused() {
+async fn app_only_token_is_rejected() {
     let app = TestApp::start().await;
     for token in [
         app.entra.v1(CONTOSO, ADMIN).with("idtyp", "app"),
@@ -565,7 +566,7 @@ async fn an_app_without_a_person_is_refused() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
         assert_eq!(
             answer.detail(),
-            "This API serves users; tokens issued to an app alone are refused"
+            "This API serves users. Tokens that were issued to an app are rejected"
         );
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(
@@ -576,7 +577,7 @@ async fn an_app_without_a_person_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_without_the_scope_is_refused_and_told_which_one() {
+async fn missing_scope_is_rejected_and_named() {
     let app = TestApp::start().await;
     let good = || app.entra.v1(CONTOSO, ADMIN);
     for token in [
@@ -597,7 +598,7 @@ async fn a_token_without_the_scope_is_refused_and_told_which_one() {
 }
 
 #[tokio::test]
-async fn without_a_required_scope_any_persons_token_will_do_but_not_an_id_token() {
+async fn any_nonempty_scope_suffices_if_none_is_required() {
     let app = TestApp::start_with(&[("REQUIRED_SCOPE", "")]).await;
     let token = app.entra.v1(CONTOSO, ADMIN).with("scp", "User.Read");
     assert_eq!(app.me(&token.sign()).await.status, StatusCode::OK);
@@ -607,7 +608,7 @@ async fn without_a_required_scope_any_persons_token_will_do_but_not_an_id_token(
 }
 
 #[tokio::test]
-async fn credentials_are_one_bearer_header() {
+async fn exactly_one_bearer_header_is_accepted() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let send = async |values: &[String]| -> Answer {
@@ -656,7 +657,7 @@ async fn credentials_are_one_bearer_header() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_query_or_in_another_header_is_not_looked_at() {
+async fn token_outside_authorization_header_is_ignored() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let in_query = app.request(Method::GET, &format!("/api/me?access_token={token}"));

@@ -1,4 +1,4 @@
-//! What a browser asks before, and needs after, a single-page app's call.
+//! CORS: preflight requests and the response headers that a single-page app needs.
 
 use axum::http::{Method, StatusCode};
 
@@ -19,7 +19,7 @@ async fn preflight(app: &TestApp, origin: &str, method: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_preflight_from_the_app_is_granted_and_may_be_cached() {
+async fn preflight_from_allowed_origin_is_cacheable() {
     let app = TestApp::start().await;
     for method in ["GET", "POST", "PATCH", "DELETE"] {
         let answer = preflight(&app, ORIGIN, method).await;
@@ -42,7 +42,7 @@ async fn a_preflight_from_the_app_is_granted_and_may_be_cached() {
 }
 
 #[tokio::test]
-async fn a_preflight_from_elsewhere_is_granted_nothing() {
+async fn preflight_from_other_origin_is_not_granted() {
     let app = TestApp::start().await;
     for origin in [
         "http://localhost:3001",
@@ -60,7 +60,7 @@ async fn a_preflight_from_elsewhere_is_granted_nothing() {
 }
 
 #[tokio::test]
-async fn a_refusal_can_be_read_by_the_app_too() {
+async fn error_response_is_readable_by_allowed_origin() {
     let app = TestApp::start().await;
     for (method, path) in [
         (Method::GET, "/api/tasks"),

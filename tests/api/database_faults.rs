@@ -1,9 +1,9 @@
-//! A database that is down, slow, or gone in the middle: who needs it is told to come back, nobody else notices,
-//! and what was being written is done or not done.
+//! Database faults. While the database is down or stalled, requests that need it get 503 with `Retry-After`,
+//! and all others succeed. An interrupted write is applied completely or not at all.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "how long a failing database is waited for is real time"
+    reason = "timeouts of the database are measured in real time"
 )]
 
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ use crate::{
     },
 };
 
-/// How long service may take to resume by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the service may take to recover.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The service, with a proxy between it and its database.
+/// Starts the service with a proxy between it and its database.
 async fn start(fault: Fault) -> (TestApp, Proxy, Database) {
     let database = Database::create().await;
     let proxy = Proxy::start(postgres::upstream(), fault).await;
     let app = TestApp::start_with(&[("DATABASE_URL", &database.url_through(proxy.port))]).await;
-    // Whoever asks whether it is ready must have its keys.
+    // Fetches the signing keys, without which `/ready` returns 503.
     assert_eq!(
         app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status,
         StatusCode::OK
@@ -38,7 +38,7 @@ async fn start(fault: Fault) -> (TestApp, Proxy, Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
+async fn check_reports_on_the_database_without_changing_it() {
     let (app, proxy, database) = start(Fault::None).await;
     let fresh = Database::create().await;
     let check = |url: String| {
@@ -48,26 +48,26 @@ async fn the_check_says_whether_the_database_would_do_and_leaves_it_as_it_is() {
             ("ALLOWED_TENANT_IDS", CONTOSO.id),
             ("DATABASE_URL", &*url),
         ];
-        let (said, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
-        (said.lines().last().unwrap_or_default().to_owned(), code)
+        let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+        (stdout.lines().last().unwrap_or_default().to_owned(), code)
     };
     assert_eq!(
         check(database.url()),
         ("ok        database".to_owned(), Some(0))
     );
     for _ in 0..2 {
-        let behind = "ok        database; the next start brings its tables forward by 1 steps";
+        let pending = "ok        database; pending migrations at the next start: 1";
         assert_eq!(
             check(fresh.url()),
-            (behind.to_owned(), Some(0)),
-            "it makes no tables"
+            (pending.to_owned(), Some(0)),
+            "check created tables"
         );
     }
     proxy.set_fault(Fault::Refuse);
-    let (said, code) = check(database.url_through(proxy.port));
+    let (line, code) = check(database.url_through(proxy.port));
     assert!(
-        said.starts_with("WRONG     database: the database cannot be reached"),
-        "{said}"
+        line.starts_with("WRONG     database: the database cannot be reached"),
+        "{line}"
     );
     assert_eq!(code, Some(1));
 }
@@ -76,18 +76,18 @@ async fn ready(app: &TestApp) -> Answer {
     app.send(Method::GET, "/ready", None, None).await
 }
 
-async fn until_ready(app: &TestApp) {
-    let begun = Instant::now();
+async fn wait_until_ready(app: &TestApp) {
+    let started = Instant::now();
     while ready(app).await.status != StatusCode::OK {
         assert!(
-            begun.elapsed() < PATIENCE,
-            "not ready again after {PATIENCE:?}"
+            started.elapsed() < RECOVERY_TIMEOUT,
+            "not ready again after {RECOVERY_TIMEOUT:?}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Every use of the store is refused for the moment, and nothing else is.
+/// Asserts that requests that use the store get 503, and that all others are unaffected.
 async fn assert_only_tasks_are_unavailable(app: &TestApp) {
     for (method, path, body) in [
         (Method::GET, "/api/tasks", None),
@@ -106,7 +106,7 @@ async fn assert_only_tasks_are_unavailable(app: &TestApp) {
             "{path}: {}",
             answer.body
         );
-        assert_eq!(answer.detail(), "Tasks are unavailable, try again later");
+        assert_eq!(answer.detail(), "Tasks are unavailable. Try again later.");
         assert!(answer.header("retry-after").is_some(), "{path}");
     }
     let answer = ready(app).await;
@@ -125,7 +125,7 @@ async fn assert_only_tasks_are_unavailable(app: &TestApp) {
         app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await.status,
         StatusCode::OK
     );
-    // What needs no store is refused for what is wrong with it.
+    // A request without the required role is rejected before the store is used.
     let answer = app
         .send_as((CONTOSO, EDITOR), Method::DELETE, "/api/tasks/1", None)
         .await;
@@ -133,37 +133,37 @@ async fn assert_only_tasks_are_unavailable(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn while_the_database_is_down_only_tasks_are_unavailable_and_they_come_back() {
+async fn only_tasks_are_unavailable_while_database_is_down() {
     let (app, proxy, _database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
     proxy.set_fault(Fault::Refuse);
     assert_only_tasks_are_unavailable(&app).await;
     proxy.set_fault(Fault::None);
-    until_ready(&app).await;
+    wait_until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
 }
 
 #[tokio::test]
-async fn a_service_that_starts_before_its_database_serves_when_it_is_there() {
+async fn service_started_before_its_database_recovers() {
     let (app, proxy, _database) = start(Fault::Refuse).await;
     assert_only_tasks_are_unavailable(&app).await;
     proxy.set_fault(Fault::None);
-    until_ready(&app).await;
-    assert_eq!(app.create((CONTOSO, ADMIN), "at last").await, 1);
+    wait_until_ready(&app).await;
+    assert_eq!(app.create((CONTOSO, ADMIN), "after recovery").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_stands_still_gathers_no_requests() {
+async fn requests_do_not_pile_up_behind_stalled_database() {
     let (app, proxy, _database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
     proxy.set_fault(Fault::Stall);
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let timed = async || {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = app
             .send(Method::GET, "/api/tasks", Some(&token), None)
             .await;
-        (answer.status, begun.elapsed())
+        (answer.status, started.elapsed())
     };
     let answers = futures_util::future::join_all((0..800).map(|_| timed())).await;
     assert!(
@@ -172,28 +172,30 @@ async fn a_database_that_stands_still_gathers_no_requests() {
             .all(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE)
     );
     let slowest = answers.iter().map(|(_, time)| *time).max().unwrap();
-    let at_once = answers
+    let immediate = answers
         .iter()
         .filter(|(_, time)| *time < Duration::from_millis(900))
         .count();
-    println!("of 800 requests at once {at_once} were refused at once, the last after {slowest:?}");
+    println!(
+        "of 800 concurrent requests {immediate} were rejected immediately, the last after {slowest:?}"
+    );
     assert!(slowest < Duration::from_secs(6), "{slowest:?}");
-    assert!(at_once > 0, "there is no bound to the queue");
+    assert!(immediate > 0, "the queue has no limit");
 
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(app.me(&token).await.status, StatusCode::OK);
     assert!(
-        begun.elapsed() < Duration::from_millis(500),
-        "who needs no database waits for it"
+        started.elapsed() < Duration::from_millis(500),
+        "a request that does not use the database waited for it"
     );
     proxy.set_fault(Fault::None);
-    until_ready(&app).await;
+    wait_until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
 }
 
-/// Clients that give up and come again: what they gave up must not gather behind a connection that stands still.
+/// Clients time out and retry while the database stalls. Their abandoned writes must not be applied later.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
+async fn abandoned_requests_do_not_pile_up_on_a_connection() {
     let (app, proxy, database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
     proxy.set_fault(Fault::Stall);
@@ -202,24 +204,24 @@ async fn what_clients_gave_up_does_not_gather_behind_a_connection() {
         let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
         let request = request
             .header("content-type", "application/json")
-            .body(r#"{"title":"given up"}"#);
+            .body(r#"{"title":"abandoned"}"#);
         request
             .timeout(Duration::from_millis(50))
             .send()
             .await
             .unwrap_err();
     }
-    // A connection is given up three seconds after its client.
+    // The abandoned exchange times out after three seconds.
     tokio::time::sleep(Duration::from_millis(3500)).await;
     proxy.set_fault(Fault::None);
-    until_ready(&app).await;
+    wait_until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
     drop(database);
 }
 
-/// One tenant's creations wait for each other; another's requests must not.
+/// Creations in one tenant wait for a lock. Requests of another tenant must not wait for them.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
+async fn blocked_tenant_leaves_connections_for_others() {
     let app = TestApp::start().await;
     app.create((CONTOSO, ADMIN), "first").await;
     app.create((FABRIKAM, ADMIN), "first").await;
@@ -240,18 +242,16 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     let others = async {
         let mut times = Vec::new();
         for _ in 0..20 {
-            let begun = Instant::now();
+            let started = Instant::now();
             assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["first"]);
-            times.push(begun.elapsed());
+            times.push(started.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         times.sort();
         times[10]
     };
     let (creations, median) = tokio::join!(futures_util::future::join_all(creations), others);
-    println!(
-        "beside 40 creations that wait, another tenant's lists took {median:?} (median of 20)"
-    );
+    println!("during 40 blocked creations, lists of another tenant took {median:?} (median of 20)");
     assert!(median < Duration::from_millis(500), "{median:?}");
     assert!(
         creations
@@ -262,16 +262,16 @@ async fn an_organisation_that_waits_for_itself_leaves_connections_for_others() {
     app.create((CONTOSO, ADMIN), "second").await;
 }
 
-/// Many probes ask the database no more often than one does.
+/// `/ready` caches its result for a second, and concurrent probes share one check.
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_do_not_keep_the_database_busy() {
+async fn concurrent_probes_share_one_database_check() {
     let (app, proxy, _database) = start(Fault::None).await;
     assert_eq!(ready(&app).await.status, StatusCode::OK);
     proxy.set_fault(Fault::Stall);
-    // Found out a moment ago.
+    // The result is still cached.
     assert_eq!(ready(&app).await.status, StatusCode::OK);
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let answers = futures_util::future::join_all((0..100).map(|_| ready(&app))).await;
     assert!(
         answers
@@ -279,16 +279,15 @@ async fn probes_do_not_keep_the_database_busy() {
             .all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE)
     );
     assert!(
-        begun.elapsed() < Duration::from_secs(9),
-        "each probe waited for its own: {:?}",
-        begun.elapsed()
+        started.elapsed() < Duration::from_secs(9),
+        "each probe ran its own check: {:?}",
+        started.elapsed()
     );
 }
 
-/// The connection breaks after more and more of what the service sends for one task, and at last only the answer
-/// is lost.
+/// The connection is cut after 0 to 380 bytes of a write. In the last five rounds, only the reply is lost.
 #[tokio::test]
-async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
+async fn write_without_reply_is_never_partially_applied() {
     let (app, proxy, database) = start(Fault::None).await;
     let client = database.connect().await;
     let create = async |title: &str| {
@@ -302,10 +301,10 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
         .status
     };
     assert_eq!(create("first").await, StatusCode::OK);
-    let (mut done, mut not_done) = (0, 0);
+    let (mut applied, mut not_applied) = (0, 0);
     let cuts = (0..400).step_by(20).map(Fault::CutAfter);
     for (number, fault) in cuts.chain([Fault::LoseAnswers; 5]).enumerate() {
-        // A connection that is there and prepared, so that what is cut is the write.
+        // Opens the connection and prepares its statements, so that the fault hits the write.
         assert_eq!(
             app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1", None)
                 .await
@@ -322,7 +321,7 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
         proxy.set_fault(Fault::None);
 
         let begin = postgres::begin(CONTOSO);
-        // The server may still be at work on it.
+        // Waits until the server has finished the write.
         client
             .batch_execute(&format!("{begin}; SELECT FROM tenants FOR UPDATE; COMMIT"))
             .await
@@ -332,17 +331,20 @@ async fn a_write_whose_answer_was_lost_is_done_or_not_done_but_never_half() {
                    count(*) FILTER (WHERE title = $1) FROM tasks";
         let row = client.query_one(sql, &[&title]).await.unwrap();
         client.batch_execute("COMMIT").await.unwrap();
-        let [tasks, last, counted, given, of_this] =
+        let [tasks, highest_id, task_count, last_id, with_title] =
             [0, 1, 2, 3, 4].map(|column| row.get::<_, i64>(column));
-        assert_eq!((tasks, last), (counted, given), "{title}");
-        assert!(of_this <= 1, "{title}");
-        *(if of_this == 1 {
-            &mut done
+        assert_eq!((tasks, highest_id), (task_count, last_id), "{title}");
+        assert!(with_title <= 1, "{title}");
+        *(if with_title == 1 {
+            &mut applied
         } else {
-            &mut not_done
+            &mut not_applied
         }) += 1;
     }
-    println!("of 25 writes without an answer {done} were done, {not_done} not");
-    assert!(done > 0 && not_done > 0, "{done} done, {not_done} not");
+    println!("of 25 writes without a reply {applied} were applied, {not_applied} were not");
+    assert!(
+        applied > 0 && not_applied > 0,
+        "{applied} applied, {not_applied} not"
+    );
     assert_eq!(create("last").await, StatusCode::OK);
 }

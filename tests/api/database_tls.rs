@@ -1,4 +1,4 @@
-//! TLS to the database, as `sslmode` and `sslrootcert` ask for it.
+//! TLS to the database: `sslmode` and `sslrootcert`.
 
 use std::{
     fs::{self, Permissions},
@@ -10,7 +10,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tenant_tasks::{
     config::Config,
-    tasks::store::{StoreError, Tasks},
+    tasks::{StoreError, store::Tasks},
 };
 
 use crate::support::{
@@ -18,7 +18,7 @@ use crate::support::{
     postgres::{Database, ThrowAway, connect, say_left_out},
 };
 
-/// A certificate authority's certificate in one file, and in two others a certificate for `localhost` it has signed.
+/// Writes the certificate of a certificate authority, and a key and certificate for `localhost` signed by it.
 fn write_certificates(folder: &Path) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -36,29 +36,29 @@ fn write_certificates(folder: &Path) {
     fs::set_permissions(folder.join("server.key"), Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The store, with one connection.
-async fn reach(url: &str) -> Result<Tasks, StoreError> {
+/// Opens the store and one connection.
+async fn open(url: &str) -> Result<Tasks, StoreError> {
     let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", url)]);
     let tasks = Tasks::open(&Config::parse(&settings).unwrap().store)
         .await
-        .expect("a good role");
+        .expect("the database accepts the role");
     tasks.readiness().await.map(|()| tasks)
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_as_far_as_the_url_says() {
-    // Ends the process where there is no PostgreSQL.
+async fn server_certificate_is_verified_as_sslmode_requires() {
+    // Ends the process if there is no PostgreSQL server to test with.
     drop(Database::create().await);
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
         .port();
-    let ours = tempfile::tempdir().unwrap();
-    write_certificates(ours.path());
+    let certificates = tempfile::tempdir().unwrap();
+    write_certificates(certificates.path());
     let server = ThrowAway::start_with(|folder| {
         for file in ["server.pem", "server.key"] {
-            fs::copy(ours.path().join(file), folder.join(file)).unwrap();
+            fs::copy(certificates.path().join(file), folder.join(file)).unwrap();
         }
         let file = |name: &str| folder.join(name).display().to_string();
         vec![
@@ -82,33 +82,33 @@ async fn a_server_is_trusted_as_far_as_the_url_says() {
         .await
         .unwrap();
 
-    let root = format!("&sslrootcert={}", ours.path().join("root.pem").display());
-    let (none, root) = ("", root.as_str());
-    for (host, mode, roots, is_encrypted) in [
-        ("localhost", "disable", none, Some(false)),
-        ("localhost", "prefer", none, Some(true)),
-        ("127.0.0.1", "require", none, Some(true)),
+    let root = format!(
+        "&sslrootcert={}",
+        certificates.path().join("root.pem").display()
+    );
+    let (no_root, root) = ("", root.as_str());
+    for (host, mode, root_option, is_encrypted) in [
+        ("localhost", "disable", no_root, Some(false)),
         ("localhost", "require", root, Some(true)),
         ("localhost", "verify-ca", root, Some(true)),
-        ("127.0.0.1", "verify-ca", root, Some(true)),
         ("localhost", "verify-full", root, Some(true)),
-        // Another name than the certificate's.
+        // The host name does not match the certificate.
+        ("127.0.0.1", "require", root, None),
+        ("127.0.0.1", "verify-ca", root, None),
         ("127.0.0.1", "verify-full", root, None),
-        // Signed by nobody whom this system trusts.
-        ("localhost", "verify-ca", none, None),
-        ("localhost", "verify-full", none, None),
+        // The system does not trust the certificate authority.
+        ("localhost", "require", no_root, None),
+        ("localhost", "verify-ca", no_root, None),
+        ("localhost", "verify-full", no_root, None),
     ] {
-        let name = format!("{host}, {mode}{roots}");
-        let application = format!("{host}-{mode}-{}", roots.len());
+        let name = format!("{host}, {mode}{root_option}");
+        let application = format!("{host}-{mode}-{}", root_option.len());
         let url = format!(
-            "postgres://tasks:tasks@{host}:{port}/tasks?sslmode={mode}{roots}&application_name={application}"
+            "postgres://tasks:tasks@{host}:{port}/tasks?sslmode={mode}{root_option}&application_name={application}"
         );
-        let reached = reach(&url).await;
-        assert_eq!(
-            reached.is_ok(),
-            is_encrypted.is_some(),
-            "{name}: {reached:?}"
-        );
+        let result = open(&url).await;
+        let error = result.as_ref().err();
+        assert_eq!(error.is_none(), is_encrypted.is_some(), "{name}: {error:?}");
         let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
         let connections = client.query(sql, &[&application]).await.unwrap();
         let found = connections
@@ -116,19 +116,19 @@ async fn a_server_is_trusted_as_far_as_the_url_says() {
             .map(|connection| connection.get::<_, bool>(0));
         assert_eq!(found, is_encrypted, "{name}");
     }
-    // Without a mode, to this machine: anybody's will do, unless there is a file to go by.
-    reach(&format!("postgres://tasks:tasks@127.0.0.1:{port}/tasks"))
-        .await
-        .unwrap();
+    // Without `sslmode`, the connection to a local server does not use TLS, unless `sslrootcert` is set.
+    let application = "application_name=local";
+    let local = open(&format!(
+        "postgres://tasks:tasks@127.0.0.1:{port}/tasks?{application}"
+    ))
+    .await;
+    assert!(local.is_ok());
+    let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'local'";
+    let connection = client.query_one(sql, &[]).await.unwrap();
+    assert!(!connection.get::<_, bool>(0));
     let file = root.trim_start_matches('&');
-    reach(&format!(
-        "postgres://tasks:tasks@localhost:{port}/tasks?{file}"
-    ))
-    .await
-    .unwrap();
-    reach(&format!(
-        "postgres://tasks:tasks@127.0.0.1:{port}/tasks?{file}"
-    ))
-    .await
-    .unwrap_err();
+    for (host, is_verified) in [("localhost", true), ("127.0.0.1", false)] {
+        let url = format!("postgres://tasks:tasks@{host}:{port}/tasks?{file}");
+        assert_eq!(open(&url).await.is_ok(), is_verified, "{host}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What the service says of itself: the description is whole and true, and its page loads nothing from elsewhere.
+//! The OpenAPI document is complete and correct, and the docs page loads nothing from other hosts.
 
 use axum::http::{Method, StatusCode};
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
 }
 
 #[tokio::test]
-async fn every_operation_described_is_there_and_every_one_that_is_there_is_described() {
+async fn openapi_document_matches_the_routes() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let described = operations(&document);
@@ -57,15 +57,15 @@ async fn every_operation_described_is_there_and_every_one_that_is_there_is_descr
         let anonymous = app
             .send(method.clone(), &path.replace("{id}", "1"), None, None)
             .await;
-        let needs_caller = anonymous.status == StatusCode::UNAUTHORIZED;
+        let requires_token = anonymous.status == StatusCode::UNAUTHORIZED;
         assert_eq!(
             operation["security"].is_array(),
-            needs_caller,
+            requires_token,
             "{method} {path}: {}",
             anonymous.status
         );
     }
-    // What a path allows besides is said in the answer to a method it does not.
+    // The `Allow` header of a 405 response lists all methods of a path.
     for path in document["paths"].as_object().unwrap().keys() {
         let answer = app
             .send(Method::PUT, &path.replace("{id}", "1"), None, None)
@@ -78,14 +78,14 @@ async fn every_operation_described_is_there_and_every_one_that_is_there_is_descr
         {
             let is_described = described
                 .iter()
-                .any(|(known, of, _)| known == method && of == path);
+                .any(|(known, known_path, _)| known == method && known_path == path);
             assert!(is_described, "{method} {path} is not described");
         }
     }
 }
 
 #[tokio::test]
-async fn one_signs_in_at_the_authority_with_the_apps_client_id() {
+async fn docs_page_signs_in_with_spa_client_id() {
     let app = TestApp::start_with(&[("AZURE_SPA_CLIENT_ID", SPA_CLIENT_ID)]).await;
     let document = document(&app).await;
     let flow = &document["components"]["securitySchemes"]["entra"]["flows"]["authorizationCode"];
@@ -102,17 +102,17 @@ async fn one_signs_in_at_the_authority_with_the_apps_client_id() {
         .send(Method::GET, "/docs/swagger-initializer.js", None, None)
         .await
         .body;
-    for needed in [
+    for text in [
         SPA_CLIENT_ID,
         &scope,
         "\"usePkceWithAuthorizationCodeGrant\": true",
     ] {
-        assert!(page.contains(needed), "{needed}: {page}");
+        assert!(page.contains(text), "{text}: {page}");
     }
 }
 
 #[tokio::test]
-async fn without_an_apps_client_id_the_page_takes_a_token() {
+async fn docs_page_takes_a_token_without_spa_client_id() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let schemes = document["components"]["securitySchemes"]
@@ -127,7 +127,7 @@ async fn without_an_apps_client_id_the_page_takes_a_token() {
 }
 
 #[tokio::test]
-async fn the_page_may_load_and_reach_nothing_but_the_service_and_the_authority() {
+async fn docs_page_policy_allows_only_self_and_authority() {
     let app = TestApp::start().await;
     let page = app.send(Method::GET, "/docs/", None, None).await;
     assert_eq!(page.status, StatusCode::OK);
@@ -145,7 +145,7 @@ async fn the_page_may_load_and_reach_nothing_but_the_service_and_the_authority()
 }
 
 #[tokio::test]
-async fn docs_can_be_switched_off() {
+async fn docs_can_be_disabled() {
     let app = TestApp::start_with(&[("DOCS", "off")]).await;
     for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.html"] {
         let answer = app.send(Method::GET, path, None, None).await;

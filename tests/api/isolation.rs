@@ -1,5 +1,4 @@
-//! No tenant ever sees another's tasks: random operations of several tenants and
-//! users at once, held against a model.
+//! Tenant isolation: random concurrent operations of several tenants and users, compared with a model.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use crate::support::{
     users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER, Tenant, User},
 };
 
-/// What one user does.
+/// A request of one user.
 #[derive(Clone, Debug)]
 enum Operation {
     Create { title: String },
@@ -22,7 +21,7 @@ enum Operation {
     List,
 }
 
-/// What a tenant's tasks should be: owner, title and state by id.
+/// The expected tasks of a tenant: owner, title and state by ID.
 #[derive(Default)]
 struct Model {
     last_id: u64,
@@ -30,7 +29,7 @@ struct Model {
 }
 
 impl Model {
-    /// Does what the service should do, and checks its answer.
+    /// Applies the operation to the model and checks the service's answer.
     fn check(&mut self, tenant: Tenant, user: User, operation: &Operation, answer: &Answer) {
         let context = format!(
             "{} {}: {operation:?}: {}",
@@ -103,7 +102,7 @@ impl Model {
     }
 }
 
-async fn perform(app: &TestApp, who: (Tenant, User), operation: &Operation) -> Answer {
+async fn perform(app: &TestApp, caller: (Tenant, User), operation: &Operation) -> Answer {
     let (method, path, body) = match operation {
         Operation::Create { title } => (
             Method::POST,
@@ -123,7 +122,7 @@ async fn perform(app: &TestApp, who: (Tenant, User), operation: &Operation) -> A
         Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
         Operation::List => (Method::GET, "/api/tasks".to_owned(), None),
     };
-    app.send_as(who, method, &path, body).await
+    app.send_as(caller, method, &path, body).await
 }
 
 fn operations() -> impl Strategy<Value = Vec<(User, Operation)>> {
@@ -140,10 +139,10 @@ fn operations() -> impl Strategy<Value = Vec<(User, Operation)>> {
     prop::collection::vec((user, operation), 1..40)
 }
 
-/// Three tenants at once, each in its own random order: what one sees depends on what it
-/// did itself, and on nothing the others did.
+/// Three tenants send random operations concurrently. The answers to one tenant must depend only on that tenant's
+/// operations.
 #[test]
-fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
+fn concurrent_tenants_see_only_their_own_tasks() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 48,
@@ -157,9 +156,9 @@ fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
                 let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", "true")]).await;
                 let [contoso, fabrikam, northwind] = &tenants;
                 tokio::join!(
-                    work(&app, CONTOSO, contoso),
-                    work(&app, FABRIKAM, fabrikam),
-                    work(&app, NORTHWIND, northwind),
+                    run_operations(&app, CONTOSO, contoso),
+                    run_operations(&app, FABRIKAM, fabrikam),
+                    run_operations(&app, NORTHWIND, northwind),
                 );
             });
             Ok(())
@@ -167,7 +166,7 @@ fn tenants_at_work_at_the_same_time_see_only_their_own_tasks() {
         .unwrap();
 }
 
-async fn work(app: &TestApp, tenant: Tenant, operations: &[(User, Operation)]) {
+async fn run_operations(app: &TestApp, tenant: Tenant, operations: &[(User, Operation)]) {
     let mut model = Model::default();
     for (user, operation) in operations {
         let answer = perform(app, (tenant, *user), operation).await;
@@ -179,14 +178,14 @@ async fn work(app: &TestApp, tenant: Tenant, operations: &[(User, Operation)]) {
     }
 }
 
-/// Two users of one tenant create at once: no id is given twice, and none is lost.
+/// Two users of one tenant create tasks concurrently. Each task gets a distinct ID, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn creating_at_the_same_time_loses_nothing_and_gives_no_id_twice() {
+async fn concurrent_creations_are_kept_with_distinct_ids() {
     let app = TestApp::start().await;
-    let create = async |who| {
+    let create = async |caller| {
         let mut ids = Vec::new();
         for number in 0..50 {
-            ids.push(app.create(who, &number.to_string()).await);
+            ids.push(app.create(caller, &number.to_string()).await);
         }
         ids
     };
@@ -203,7 +202,7 @@ async fn creating_at_the_same_time_loses_nothing_and_gives_no_id_twice() {
 }
 
 #[tokio::test]
-async fn what_never_existed_and_what_is_anothers_look_the_same() {
+async fn inaccessible_and_missing_tasks_are_alike() {
     let app = TestApp::start().await;
     app.create((CONTOSO, ADMIN), "an admin's").await;
     for title in ["1", "2", "3"] {
@@ -218,9 +217,9 @@ async fn what_never_existed_and_what_is_anothers_look_the_same() {
         )
         .await
     };
-    let (another_users, another_tenants, nobodys) =
+    let (of_another_user, of_another_tenant, missing) =
         (patch(1).await, patch(3).await, patch(99).await);
-    for answer in [&another_users, &another_tenants, &nobodys] {
+    for answer in [&of_another_user, &of_another_tenant, &missing] {
         assert_eq!(
             (answer.status, answer.body.as_str()),
             (StatusCode::NOT_FOUND, r#"{"detail":"Task not found"}"#)
@@ -232,14 +231,13 @@ async fn what_never_existed_and_what_is_anothers_look_the_same() {
                 .map(|name| name.as_str().to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(answer), names(&nobodys));
+        assert_eq!(names(answer), names(&missing));
     }
 }
 
-/// The same user, by every name but `oid`, in another tenant or under another `oid` is
-/// someone else.
+/// Tokens that differ only in `tid` or only in `oid` belong to different users. Other claims do not matter.
 #[tokio::test]
-async fn a_person_is_tenant_and_oid_and_nothing_else() {
+async fn owner_is_identified_by_tenant_and_oid_only() {
     let app = TestApp::start().await;
     app.create((CONTOSO, EDITOR), "mine").await;
     let token = app

@@ -1,4 +1,4 @@
-//! Signing keys: which are used, and what happens when they cannot be had.
+//! Signing keys: which are used, and what happens if they cannot be fetched.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn keys_are_fetched_once_for_each_tenant() {
+async fn keys_are_fetched_once_per_tenant() {
     let app = TestApp::start().await;
     for _ in 0..3 {
         for tenant in [CONTOSO, FABRIKAM] {
@@ -28,12 +28,12 @@ async fn keys_are_fetched_once_for_each_tenant() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_found_with_one_fetch_and_the_old_one_is_kept() {
+async fn new_key_takes_one_fetch_and_old_key_is_kept() {
     let app = TestApp::start().await;
     let old = app.entra.v1(CONTOSO, ADMIN).sign();
     assert_eq!(app.me(&old).await.status, StatusCode::OK);
 
-    // Entra's documents drop keys and bring them back: the old key may not suffer for it.
+    // Entra's documents omit keys at times and list them again later, so the old key must stay valid.
     app.entra.publish(CONTOSO, &[SigningKey::third().jwk()]);
     let new = app
         .entra
@@ -46,7 +46,7 @@ async fn a_new_key_is_found_with_one_fetch_and_the_old_one_is_kept() {
 }
 
 #[tokio::test]
-async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
+async fn only_signing_keys_of_the_tenant_are_used() {
     let good = SigningKey::first().jwk();
     let changed = |member: &str, value: Value| {
         let mut key = good.clone();
@@ -65,14 +65,14 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
     for (case, mut key, used) in [
         ("as published", good.clone(), true),
         (
-            "the other spelling",
+            "the placeholder in other case",
             changed(
                 "issuer",
                 json!("https://login.microsoftonline.com/{tenantId}/v2.0"),
             ),
             true,
         ),
-        ("the tenant's own id", changed("issuer", json!(ours)), true),
+        ("the tenant's ID", changed("issuer", json!(ours)), true),
         (
             "the configured authority",
             changed("issuer", json!("{authority}/{tenantid}/v2.0")),
@@ -85,14 +85,14 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
             changed("cloud_instance_name", json!("microsoftonline.com")),
             true,
         ),
-        ("another tenant's", changed("issuer", json!(theirs)), false),
+        ("another tenant", changed("issuer", json!(theirs)), false),
         (
-            "personal accounts'",
+            "personal accounts",
             changed("issuer", json!(personal)),
             false,
         ),
         (
-            "another host's",
+            "another host",
             changed("issuer", json!("https://login.example/{tenantid}/v2.0")),
             false,
         ),
@@ -102,12 +102,12 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
             false,
         ),
         (
-            "another cloud's",
+            "another cloud",
             changed("cloud_instance_name", json!("microsoftonline.us")),
             false,
         ),
         ("for encryption", changed("use", json!("enc")), false),
-        ("for nothing in particular", without("use"), false),
+        ("no use", without("use"), false),
         ("another algorithm", changed("alg", json!("RS512")), false),
         ("not RSA", changed("kty", json!("EC")), false),
         (
@@ -120,7 +120,7 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         ("not an object", json!("key"), false),
     ] {
         let app = TestApp::start().await;
-        // Each service has an authority of its own.
+        // Each `TestApp` has a separate authority.
         if let Some(issuer) = key["issuer"].as_str() {
             key["issuer"] = json!(issuer.replace("{authority}", &app.entra.authority));
         }
@@ -130,7 +130,7 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
         assert_eq!(
             app.me(&other.sign()).await.status,
             StatusCode::OK,
-            "{case}: the key beside it"
+            "{case}: the other key of the document"
         );
         let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
         let expected = if used {
@@ -146,12 +146,12 @@ async fn a_key_is_used_only_if_it_signs_this_tenants_tokens() {
 }
 
 #[tokio::test]
-async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
-    let hundred_and_one: Vec<_> = (0..101)
+async fn missing_keys_yield_503_instead_of_401() {
+    let too_many_keys: Vec<_> = (0..101)
         .map(|n| SigningKey::first().named(&n.to_string()).jwk())
         .collect();
     let first = SigningKey::first().jwk();
-    let padded = json!({ "keys": [first], "padding": "p".repeat(256 * 1024) }).to_string();
+    let too_long = json!({ "keys": [first], "padding": "p".repeat(256 * 1024) }).to_string();
     for response in [
         KeysResponse::Status(500),
         KeysResponse::Status(404),
@@ -160,8 +160,8 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
         KeysResponse::Bytes(b"<html>proxy login</html>".to_vec()),
         KeysResponse::Bytes(br#"{"keys":[]}"#.to_vec()),
         KeysResponse::Bytes(br#"{"keys":{}}"#.to_vec()),
-        KeysResponse::Bytes(json!({ "keys": hundred_and_one }).to_string().into_bytes()),
-        KeysResponse::Bytes(padded.into_bytes()),
+        KeysResponse::Bytes(json!({ "keys": too_many_keys }).to_string().into_bytes()),
+        KeysResponse::Bytes(too_long.into_bytes()),
     ] {
         let app = TestApp::start().await;
         app.entra.set_keys_response(CONTOSO, response.clone());
@@ -173,7 +173,7 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
         );
         assert_eq!(
             answer.detail(),
-            "Signing keys are unavailable, try again later"
+            "Signing keys are unavailable. Try again later."
         );
         let wait: u64 = answer
             .header("retry-after")
@@ -181,7 +181,7 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
             .parse()
             .unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
-        // The other tenant does not notice.
+        // The other tenant is not affected.
         assert_eq!(
             app.me(&app.entra.v1(FABRIKAM, ADMIN).sign()).await.status,
             StatusCode::OK
@@ -190,7 +190,7 @@ async fn without_keys_the_answer_is_try_again_later_never_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
+async fn key_id_keeps_the_key_it_was_first_seen_with() {
     let app = TestApp::start().await;
     let good = app.entra.v1(CONTOSO, ADMIN).sign();
     assert_eq!(app.me(&good).await.status, StatusCode::OK);
@@ -202,7 +202,7 @@ async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
     assert_eq!(
         app.me(&new.sign()).await.status,
         StatusCode::OK,
-        "the document was read"
+        "the new document was fetched"
     );
     let forged = app.entra.v1(CONTOSO, ADMIN).signed_by(impostor);
     assert_eq!(
@@ -213,7 +213,7 @@ async fn a_key_id_keeps_the_key_it_was_first_seen_with() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_while_its_key_is_fetched_is_refused() {
+async fn token_that_expires_during_key_fetch_is_rejected() {
     let app = TestApp::start().await;
     app.entra.set_keys_response(
         CONTOSO,

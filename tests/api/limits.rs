@@ -1,4 +1,4 @@
-//! What one client, and one tenant, may take of the service.
+//! Limits per client and per tenant.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-const EDITOR_OF_CONTOSO: (Tenant, User) = (CONTOSO, EDITOR);
+const CONTOSO_EDITOR: (Tenant, User) = (CONTOSO, EDITOR);
 
 fn connect(app: &TestApp) -> TcpStream {
     let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
@@ -29,10 +29,10 @@ fn connect(app: &TestApp) -> TcpStream {
     stream
 }
 
-/// Requests whose answers, of over a megabyte each, are more than the buffers of two sockets hold.
-async fn ten_long_lists(app: &TestApp) -> String {
+/// Ten requests. Their answers, over a megabyte each, exceed the buffers of two sockets.
+async fn requests_for_long_lists(app: &TestApp) -> String {
     for _ in 0..2000 {
-        app.create(EDITOR_OF_CONTOSO, &"x".repeat(500)).await;
+        app.create(CONTOSO_EDITOR, &"x".repeat(500)).await;
     }
     let token = app.entra.v1(CONTOSO, EDITOR).sign();
     format!("GET /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
@@ -40,10 +40,10 @@ async fn ten_long_lists(app: &TestApp) -> String {
 }
 
 #[tokio::test]
-async fn an_organisation_may_have_so_many_tasks_and_no_more() {
+async fn creation_beyond_the_tenants_task_limit_is_rejected() {
     let app = TestApp::start_with(&[("MAX_TASKS_PER_TENANT", "2")]).await;
     for title in ["one", "two"] {
-        app.create(EDITOR_OF_CONTOSO, title).await;
+        app.create(CONTOSO_EDITOR, title).await;
     }
     let body = json!({ "title": "three" });
     let answer = app
@@ -52,36 +52,36 @@ async fn an_organisation_may_have_so_many_tasks_and_no_more() {
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert_eq!(
         answer.detail(),
-        "Your tenant has 2 tasks, as many as it may: delete some first"
+        "Your organization has reached its limit of 2 tasks. Delete a task before creating another."
     );
 
     app.create((FABRIKAM, EDITOR), "another tenant's").await;
     app.send_as((CONTOSO, ADMIN), Method::DELETE, "/api/tasks/1", None)
         .await;
     assert_eq!(
-        app.create(EDITOR_OF_CONTOSO, "four").await,
+        app.create(CONTOSO_EDITOR, "four").await,
         3,
-        "an id is never given twice"
+        "an ID is never reused"
     );
 }
 
 #[tokio::test]
-async fn an_organisation_that_is_too_fast_waits_and_nobody_else_does() {
+async fn rate_limit_applies_to_each_tenant_separately() {
     let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
-    let list = async |who| app.send_as(who, Method::GET, "/api/tasks", None).await;
+    let list = async |caller| app.send_as(caller, Method::GET, "/api/tasks", None).await;
     for user in [ADMIN, EDITOR, READER, ADMIN, EDITOR] {
         assert_eq!(list((CONTOSO, user)).await.status, StatusCode::OK);
     }
-    let refused = list((CONTOSO, READER)).await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let rejected = list((CONTOSO, READER)).await;
+    assert_eq!(rejected.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(rejected.header("retry-after"), Some("1"));
     assert_eq!(list((FABRIKAM, EDITOR)).await.status, StatusCode::OK);
 
     app.clock.step(Duration::from_millis(200));
     assert_eq!(
         list((CONTOSO, READER)).await.status,
         StatusCode::OK,
-        "one more is earned"
+        "one more request is allowed"
     );
     assert_eq!(
         list((CONTOSO, READER)).await.status,
@@ -94,7 +94,7 @@ async fn an_organisation_that_is_too_fast_waits_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn without_the_setting_no_organisation_is_too_fast() {
+async fn no_rate_limit_applies_by_default() {
     let app = TestApp::start().await;
     for _ in 0..200 {
         assert_eq!(
@@ -107,16 +107,16 @@ async fn without_the_setting_no_organisation_is_too_fast() {
 }
 
 #[tokio::test]
-async fn a_list_of_any_length_comes_whole_and_in_order() {
+async fn list_of_any_length_is_complete_and_in_order() {
     let app = TestApp::start().await;
     let mut created = 0;
     for tasks in [0, 1, 255, 256, 257, 600] {
         while created < tasks {
             created += 1;
-            app.create(EDITOR_OF_CONTOSO, &created.to_string()).await;
+            app.create(CONTOSO_EDITOR, &created.to_string()).await;
         }
         let expected: Vec<_> = (1..=tasks).map(|number| number.to_string()).collect();
-        assert_eq!(app.titles(EDITOR_OF_CONTOSO).await, expected);
+        assert_eq!(app.titles(CONTOSO_EDITOR).await, expected);
         assert_eq!(app.titles((CONTOSO, ADMIN)).await, expected);
     }
     let after = app
@@ -135,7 +135,7 @@ async fn a_list_of_any_length_comes_whole_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
+async fn connection_without_a_complete_request_is_closed() {
     let app =
         TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
     for beginning in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
@@ -150,25 +150,31 @@ async fn a_connection_that_says_nothing_or_half_a_request_is_closed() {
             other => panic!("{beginning:?}: {other:?}"),
         }
     }
-    // One that has sent a request may wait before the next: longer than that.
-    let mut patient = connect(&app);
-    assert!(health(&mut patient).unwrap().starts_with("HTTP/1.1 200"));
+    // After its first request, a connection may pause for longer.
+    let mut idle = connect(&app);
+    assert!(health(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(health(&mut patient).unwrap().starts_with("HTTP/1.1 200"));
+    assert!(health(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_every_place_is_taken_one_that_waits_makes_room_and_no_other() {
+async fn one_idle_connection_is_closed_at_connection_limit() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
-    let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
-    for stream in &mut waiting {
+    let mut idle_connections: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    for stream in &mut idle_connections {
         assert!(health(stream).unwrap().starts_with("HTTP/1.1 200"));
     }
-    let mut newcomer = connect(&app);
-    assert!(health(&mut newcomer).unwrap().starts_with("HTTP/1.1 200"));
-    let served = waiting.iter_mut().filter_map(|stream| health(stream).ok());
+    let mut new_connection = connect(&app);
+    assert!(
+        health(&mut new_connection)
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
+    let answers = idle_connections
+        .iter_mut()
+        .filter_map(|stream| health(stream).ok());
     assert_eq!(
-        served
+        answers
             .filter(|answer| answer.starts_with("HTTP/1.1 200"))
             .count(),
         2
@@ -176,11 +182,11 @@ async fn when_every_place_is_taken_one_that_waits_makes_room_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_closes_while_there_is_a_place_for_whoever_comes() {
+async fn idle_connections_stay_open_without_new_ones() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
-    let mut waiting: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    let mut idle_connections: Vec<_> = (0..3).map(|_| connect(&app)).collect();
     for round in 0..2 {
-        for stream in &mut waiting {
+        for stream in &mut idle_connections {
             assert!(
                 health(stream).unwrap().starts_with("HTTP/1.1 200"),
                 "round {round}"
@@ -190,12 +196,12 @@ async fn nobody_closes_while_there_is_a_place_for_whoever_comes() {
     }
 }
 
-/// More than the buffers of two sockets hold, of which a few bytes are read now and then.
+/// The answers exceed the socket buffers, and the client reads 64 bytes every 50 ms.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_a_few_bytes_at_a_time_keeps_no_place_that_others_need() {
-    let short = |limits: &mut Limits| limits.busy = Duration::from_secs(2);
-    let app = TestApp::start_within(&[("MAX_CONNECTIONS", "3")], short).await;
-    let requests = ten_long_lists(&app).await;
+async fn slow_reader_is_evicted_at_connection_limit() {
+    let short_timeout = |limits: &mut Limits| limits.busy = Duration::from_secs(2);
+    let app = TestApp::start_within(&[("MAX_CONNECTIONS", "3")], short_timeout).await;
+    let requests = requests_for_long_lists(&app).await;
     let address: SocketAddr = app.address.trim_start_matches("http://").parse().unwrap();
     for _ in 0..3 {
         let socket = TcpSocket::new_v4().unwrap();
@@ -213,33 +219,31 @@ async fn who_reads_a_few_bytes_at_a_time_keeps_no_place_that_others_need() {
         });
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut newcomer = connect(&app);
-    let answer = tokio::task::spawn_blocking(move || health(&mut newcomer))
+    let mut new_connection = connect(&app);
+    let answer = tokio::task::spawn_blocking(move || health(&mut new_connection))
         .await
         .unwrap();
     assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
 }
 
 #[test]
-fn there_are_no_more_connections_than_open_files() {
+fn connection_limit_does_not_exceed_open_file_limit() {
     assert_eq!(connections_for_open_files(10), 10);
     assert!(connections_for_open_files(1 << 40) < 1 << 40);
 }
 
 #[tokio::test]
-async fn a_page_of_the_longest_titles_comes_whole() {
+async fn page_of_longest_titles_is_complete() {
     let app = TestApp::start().await;
     let longest = "\u{1F4DD}".repeat(500);
     for _ in 0..70 {
-        app.create(EDITOR_OF_CONTOSO, &longest).await;
+        app.create(CONTOSO_EDITOR, &longest).await;
     }
     for path in ["/api/tasks", "/api/tasks?limit=60"] {
-        let answer = app
-            .send_as(EDITOR_OF_CONTOSO, Method::GET, path, None)
-            .await;
+        let answer = app.send_as(CONTOSO_EDITOR, Method::GET, path, None).await;
         assert!(
             answer.body.len() > 120_000,
-            "{} bytes are more than one chunk",
+            "{} bytes fit into one chunk",
             answer.body.len()
         );
         let tasks = answer.json();
@@ -263,9 +267,9 @@ async fn a_page_of_the_longest_titles_comes_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_its_answer_is_dropped() {
+async fn client_that_does_not_read_is_disconnected() {
     let app = TestApp::start_within(&[], |limits| limits.write = Duration::from_millis(300)).await;
-    let requests = ten_long_lists(&app).await;
+    let requests = requests_for_long_lists(&app).await;
     let mut stream = connect(&app);
     stream.write_all(requests.as_bytes()).unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -274,5 +278,8 @@ async fn a_client_that_does_not_read_its_answer_is_dropped() {
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         read += length;
     }
-    assert!(read < 10 * 1_200_000, "all {read} bytes came");
+    assert!(
+        read < 10 * 1_200_000,
+        "the client received all {read} bytes"
+    );
 }

@@ -1,4 +1,4 @@
-//! The log as an operator reads it: one line a request, and one for each decision worth an audit.
+//! The log: one line per request, and one per audited decision.
 
 use std::{io::Write, sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-struct Watched {
+struct Fixture {
     entra: MockEntra,
     service: Service,
 }
 
-impl Watched {
+impl Fixture {
     async fn start(settings: &[(&str, &str)]) -> Self {
         let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
         let authority = [("AZURE_AUTHORITY_HOST", &*entra.authority)];
@@ -49,7 +49,7 @@ impl Watched {
         .await
     }
 
-    /// The request's line, found by the id that its answer carries.
+    /// The log line of the request, found by the `X-Request-Id` of its answer.
     fn line_of(&self, answer: &Answer) -> Value {
         let line = tokio::task::block_in_place(|| {
             self.service
@@ -59,19 +59,19 @@ impl Watched {
         serde_json::from_str(&line).unwrap()
     }
 
-    fn good(&self, tenant: Tenant, user: User) -> Token {
+    fn token(&self, tenant: Tenant, user: User) -> Token {
         self.entra.v1(tenant, user)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_requests_line_says_who_what_how_long_and_in_which_trace() {
-    let watched = Watched::start(&[]).await;
-    let answer = watched
-        .send(Method::POST, &watched.good(CONTOSO, ADMIN))
+async fn request_line_has_user_route_duration_and_trace() {
+    let fixture = Fixture::start(&[]).await;
+    let answer = fixture
+        .send(Method::POST, &fixture.token(CONTOSO, ADMIN))
         .await;
     assert_eq!(answer.status, StatusCode::OK);
-    let mut line = watched.line_of(&answer);
+    let mut line = fixture.line_of(&answer);
     assert!(line["duration_us"].take().as_u64().unwrap() > 0);
     assert_eq!(
         line["timestamp"].take().as_str().unwrap().len(),
@@ -86,50 +86,50 @@ async fn a_requests_line_says_who_what_how_long_and_in_which_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
+async fn each_audited_rejection_logs_its_tenant_and_user() {
     let revoked = SigningKey::second();
-    let watched = Watched::start(&[("REVOKED_KEY_IDS", &revoked.key_id)]).await;
-    let good = || watched.good(CONTOSO, ADMIN);
+    let fixture = Fixture::start(&[("REVOKED_KEY_IDS", &revoked.key_id)]).await;
+    let good = || fixture.token(CONTOSO, ADMIN);
     let (contoso, admin) = (json!(CONTOSO.id), json!(ADMIN.oid(CONTOSO)));
-    for (token, message, reason, who) in [
+    for (token, message, reason, subject) in [
         (
-            watched.good(NORTHWIND, ADMIN),
-            "tenant refused",
+            fixture.token(NORTHWIND, ADMIN),
+            "tenant rejected",
             "tenant_not_allowed",
             json!({"unverified_tenant": NORTHWIND.id}),
         ),
         (
-            watched.good(CONTOSO, READER),
-            "role refused",
+            fixture.token(CONTOSO, READER),
+            "role rejected",
             "missing_role",
-            json!({"tenant": contoso, "user": READER.oid(CONTOSO), "error": "none of the required roles [Admin, Editor], but [\"Reader\"]"}),
+            json!({"tenant": contoso, "user": READER.oid(CONTOSO), "error": "one of the roles Admin, Editor is required, and the token has [\"Reader\"]"}),
         ),
         (
             good().with("scp", "User.Read"),
-            "scope refused",
+            "scope rejected",
             "missing_scope",
             json!({"tenant": contoso, "user": admin}),
         ),
         (
             good().with("idtyp", "app"),
-            "app refused",
+            "app rejected",
             "app_only",
             json!({"tenant": contoso, "user": admin}),
         ),
         (
             good().signed_by(revoked),
-            "revoked key refused",
+            "revoked key rejected",
             "revoked_key",
             json!({"unverified_tenant": contoso}),
         ),
         (
             good().signed_by(SigningKey::third().named(&SigningKey::first().key_id)),
-            "signature refused",
+            "signature rejected",
             "signature",
             json!({"unverified_tenant": contoso}),
         ),
     ] {
-        let line = watched.line_of(&watched.send(Method::POST, &token).await);
+        let line = fixture.line_of(&fixture.send(Method::POST, &token).await);
         assert_eq!(
             (&line["target"], &line["message"], &line["reason"]),
             (
@@ -138,12 +138,12 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
                 &json!(reason)
             )
         );
-        for (name, value) in who.as_object().unwrap() {
+        for (name, value) in subject.as_object().unwrap() {
             assert_eq!(&line[name], value, "{message}: {line}");
         }
     }
-    let line = watched.line_of(
-        &watched
+    let line = fixture.line_of(
+        &fixture
             .send(Method::POST, &good().with("exp", 1_700_000_000))
             .await,
     );
@@ -154,12 +154,12 @@ async fn each_decision_worth_an_audit_is_a_line_that_says_of_whom() {
     assert_eq!(
         (&line["user"], &line["tenant"]),
         (&Value::Null, &Value::Null),
-        "not {admin}: it is not proven"
+        "{admin} is not verified and must not be logged"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_reloaded_and_keys_revoked_are_audited_too() {
+async fn settings_reload_and_key_revocation_are_audited() {
     let file = |more: &str| format!("ALLOWED_TENANT_IDS={}\n{more}", CONTOSO.id);
     let service = Service::start_with_file(&file(""), &[]);
     for (more, message) in [
@@ -168,11 +168,8 @@ async fn settings_reloaded_and_keys_revoked_are_audited_too() {
             "settings reloaded: signing key revoked",
         ),
         ("ALLOWED_TENANT_IDS=x\n", "settings not reloaded"),
-        ("", "settings reloaded: signing key no longer revoked"),
-        (
-            "",
-            "settings reloaded: tenants and revoked keys are as they were",
-        ),
+        ("", "settings reloaded: signing key restored"),
+        ("", "settings reloaded; no changes"),
     ] {
         service.rewrite_file(&file(more));
         service.signal("-HUP");
@@ -183,31 +180,31 @@ async fn settings_reloaded_and_keys_revoked_are_audited_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_away_before_its_answer_leaves_a_line_too() {
-    let watched = Watched::start(&[]).await;
-    watched
-        .send(Method::GET, &watched.good(CONTOSO, ADMIN))
+async fn cancelled_request_is_logged_with_status_499() {
+    let fixture = Fixture::start(&[]).await;
+    fixture
+        .send(Method::GET, &fixture.token(CONTOSO, ADMIN))
         .await;
-    watched
+    fixture
         .entra
         .set_keys_response(CONTOSO, KeysResponse::Delay(Duration::from_secs(2)));
-    let fetches = watched.entra.fetches(CONTOSO);
-    let unknown = watched
-        .good(CONTOSO, ADMIN)
+    let fetches = fixture.entra.fetches(CONTOSO);
+    let unknown = fixture
+        .token(CONTOSO, ADMIN)
         .signed_by(SigningKey::first().named("unknown"))
         .sign();
-    let mut stream = watched.service.connect();
+    let mut stream = fixture.service.connect();
     write!(
         stream,
         "GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {unknown}\r\n\r\n"
     )
     .unwrap();
-    // Until it waits for a fetch of keys.
-    while watched.entra.fetches(CONTOSO) == fetches {
+    // The request now waits for a key fetch.
+    while fixture.entra.fetches(CONTOSO) == fetches {
         tokio::task::yield_now().await;
     }
     drop(stream);
-    let line = tokio::task::block_in_place(|| watched.service.wait_for_line("/api/me"));
+    let line = tokio::task::block_in_place(|| fixture.service.wait_for_line("/api/me"));
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&line["status"], &line["unverified_tenant"]),

@@ -1,10 +1,10 @@
-//! The service held to its contract, over HTTP.
+//! Integration tests of the service over HTTP, with tasks in memory.
 
-#![expect(clippy::unwrap_used, reason = "what a test unwraps, it expects")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[expect(
     dead_code,
-    reason = "what fails as databases do is for the suite with one"
+    reason = "only the suite with PostgreSQL uses the database fixtures"
 )]
 #[path = "../support/mod.rs"]
 mod support;

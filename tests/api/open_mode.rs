@@ -1,9 +1,9 @@
-//! Open mode, and any mode under a flood of strangers: memory and fetches stay bounded.
+//! Open mode. Memory and fetches stay bounded under a flood of tokens from unknown tenants, in list mode too.
 
 use std::{env, fs, ops::Range, process::Command, time::Duration};
 
 use axum::http::StatusCode;
-use tenant_tasks::auth::{AuthError, Caller};
+use tenant_tasks::auth::{AuthError, RequestLog};
 
 use crate::support::{
     app::TestApp,
@@ -12,30 +12,31 @@ use crate::support::{
     users::{ADMIN, CONTOSO, FABRIKAM, NORTHWIND, Tenant, absent_tenant},
 };
 
-/// An tenant nobody has heard of.
-fn stranger(number: usize) -> Tenant {
+/// A tenant that does not exist.
+fn unknown_tenant(number: usize) -> Tenant {
     Tenant {
-        name: "stranger",
+        name: "unknown",
         id: Box::leak(absent_tenant(number).into_boxed_str()),
     }
 }
 
-/// A token that gets as far as its key, and no further.
-fn strangers_token(good: &Token, number: usize) -> String {
+/// A token of an unknown tenant that passes all checks before its key is needed.
+fn unverifiable_token(template: &Token, number: usize) -> String {
     let tenant = absent_tenant(number);
     let issuer = format!("https://sts.windows.net/{tenant}/");
-    good.clone()
+    template
+        .clone()
         .with("tid", tenant)
         .with("iss", issuer)
         .unsigned()
 }
 
-async fn open() -> TestApp {
+async fn start_open_mode() -> TestApp {
     TestApp::start_with(&[("ALLOW_ANY_TENANT", "true")]).await
 }
 
-/// Resident memory of this process, in KiB.
-pub(crate) fn resident() -> usize {
+/// The resident memory of this process, in KiB.
+pub(crate) fn resident_kib() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
         .lines()
@@ -48,9 +49,9 @@ pub(crate) fn resident() -> usize {
 }
 
 #[tokio::test]
-async fn a_tenant_entra_does_not_know_is_remembered_as_such_for_a_while() {
-    let app = open().await;
-    let token = app.entra.v1(stranger(7), ADMIN).sign();
+async fn unknown_tenant_is_cached_for_five_minutes() {
+    let app = start_open_mode().await;
+    let token = app.entra.v1(unknown_tenant(7), ADMIN).sign();
     for seconds in [0, 1, 298] {
         app.clock.step(Duration::from_secs(seconds));
         let answer = app.me(&token).await;
@@ -69,30 +70,33 @@ async fn a_tenant_entra_does_not_know_is_remembered_as_such_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_flood_of_strangers_fetches_little_and_pushes_out_no_tenant_with_users() {
-    let app = open().await;
-    let good = app.entra.v1(CONTOSO, ADMIN).sign();
-    assert_eq!(app.me(&good).await.status, StatusCode::OK);
+async fn flood_of_unknown_tenants_evicts_no_proven_tenant() {
+    let app = start_open_mode().await;
+    let contoso_token = app.entra.v1(CONTOSO, ADMIN).sign();
+    assert_eq!(app.me(&contoso_token).await.status, StatusCode::OK);
     let template = app.entra.v1(CONTOSO, ADMIN);
     for number in 0..5000 {
-        let refused = app
+        let result = app
             .verifier
-            .verify(&strangers_token(&template, number), &Caller::default())
+            .verify(
+                &unverifiable_token(&template, number),
+                &RequestLog::default(),
+            )
             .await;
         assert!(matches!(
-            refused,
+            result,
             Err(AuthError::InvalidToken(_) | AuthError::KeysUnavailable { .. })
         ));
     }
     assert_eq!(
         app.entra.all_fetches(),
         1 + 49,
-        "contoso's, and what a burst of strangers may have"
+        "one fetch for contoso, and the rest of a burst of 50 for unproven tenants"
     );
-    assert_eq!(app.me(&good).await.status, StatusCode::OK);
-    assert_eq!(app.entra.fetches(CONTOSO), 1, "its keys were still at hand");
+    assert_eq!(app.me(&contoso_token).await.status, StatusCode::OK);
+    assert_eq!(app.entra.fetches(CONTOSO), 1, "its keys were evicted");
 
-    // A newcomer has to wait for a second or so, not for the end of the flood.
+    // A tenant without cached keys is served a second later, before the flood ends.
     app.clock.step(Duration::from_secs(1));
     assert_eq!(
         app.me(&app.entra.v1(FABRIKAM, ADMIN).sign()).await.status,
@@ -101,15 +105,15 @@ async fn a_flood_of_strangers_fetches_little_and_pushes_out_no_tenant_with_users
 }
 
 #[tokio::test]
-async fn strangers_tokens_for_a_real_tenant_earn_it_no_place_among_the_known() {
-    let app = open().await;
+async fn forged_token_does_not_promote_its_tenant() {
+    let app = start_open_mode().await;
     let forged = app.entra.v1(NORTHWIND, ADMIN).unsigned();
     assert_eq!(app.me(&forged).await.detail(), "Token signature is invalid");
-    // Its keys are not refreshed: nobody has proven to belong to it.
+    // Without a verified token, the keys of a tenant are not refreshed.
     app.clock.step(Duration::from_hours(2));
     app.verifier.start_due_fetches().await;
     assert_eq!(app.entra.fetches(NORTHWIND), 1);
-    // With one good token it is known, and its keys are refreshed, until 30 days without any.
+    // After a verified token, they are refreshed until 30 days pass without another one.
     assert_eq!(
         app.me(&app.entra.v1(NORTHWIND, ADMIN).sign()).await.status,
         StatusCode::OK
@@ -123,38 +127,41 @@ async fn strangers_tokens_for_a_real_tenant_earn_it_no_place_among_the_known() {
 }
 
 #[tokio::test]
-async fn a_newcomer_who_comes_in_during_a_flood_keeps_their_place() {
-    let app = open().await;
+async fn tenant_proven_during_a_flood_stays_cached() {
+    let app = start_open_mode().await;
     app.entra
         .set_keys_response(FABRIKAM, KeysResponse::Delay(Duration::from_millis(500)));
-    let newcomer = app.entra.v1(FABRIKAM, ADMIN).sign();
+    let fabrikam_token = app.entra.v1(FABRIKAM, ADMIN).sign();
     let template = app.entra.v1(CONTOSO, ADMIN);
     let flood = async {
         for number in 0..1500 {
-            // Time enough for each to be let through, as in a flood that lasts.
+            // The fetch limit for unproven tenants allows one fetch every 50 ms.
             app.clock.step(Duration::from_millis(50));
             assert!(
                 app.verifier
-                    .verify(&strangers_token(&template, number), &Caller::default())
+                    .verify(
+                        &unverifiable_token(&template, number),
+                        &RequestLog::default()
+                    )
                     .await
                     .is_err()
             );
         }
     };
-    let (answer, ()) = tokio::join!(app.me(&newcomer), flood);
+    let (answer, ()) = tokio::join!(app.me(&fabrikam_token), flood);
     assert_eq!(answer.status, StatusCode::OK);
     assert!(
         app.entra.all_fetches() > 1000,
-        "the flood filled every place there is"
+        "the flood did not fill the cache"
     );
-    assert_eq!(app.me(&newcomer).await.status, StatusCode::OK);
+    assert_eq!(app.me(&fabrikam_token).await.status, StatusCode::OK);
     assert_eq!(app.entra.fetches(FABRIKAM), 1);
 }
 
 #[tokio::test]
-async fn a_stranger_recovers_from_a_failed_fetch_without_being_known() {
-    let app = open().await;
-    // Someone's forged token has fetched the keys; then there is a rollover, and one failure.
+async fn unproven_tenant_recovers_after_a_failed_fetch() {
+    let app = start_open_mode().await;
+    // A forged token causes a fetch of the keys. Then the keys roll over, and one fetch fails.
     assert_eq!(
         app.me(&app.entra.v1(CONTOSO, ADMIN).unsigned())
             .await
@@ -180,8 +187,8 @@ async fn a_stranger_recovers_from_a_failed_fetch_without_being_known() {
 }
 
 #[tokio::test]
-async fn a_listed_tenants_keys_are_fetched_ahead_in_open_mode_too() {
-    let app = open().await;
+async fn listed_tenants_are_prefetched_in_open_mode() {
+    let app = start_open_mode().await;
     app.verifier.start_due_fetches().await;
     assert_eq!(
         (
@@ -193,17 +200,16 @@ async fn a_listed_tenants_keys_are_fetched_ahead_in_open_mode_too() {
     );
 }
 
-/// In open mode strangers may fetch 50 times at once, and time stands still here; in list mode
-/// they never may. Memory is measured in a process of this test's own.
+/// In open mode, unproven tenants have a burst of 50 fetches, and the clock does not advance here. In list mode they
+/// cause no fetch. The test runs in a separate process, because it measures memory.
 #[tokio::test]
-async fn a_hundred_thousand_random_tenants_leave_memory_and_fetches_where_they_were() {
-    const NAME: &str =
-        "open_mode::a_hundred_thousand_random_tenants_leave_memory_and_fetches_where_they_were";
-    if env::var_os("ALONE").is_none() {
-        let mut alone = Command::new(env::current_exe().unwrap());
-        let output = alone
+async fn hundred_thousand_tenants_use_bounded_resources() {
+    const NAME: &str = "open_mode::hundred_thousand_tenants_use_bounded_resources";
+    if env::var_os("IN_CHILD_PROCESS").is_none() {
+        let mut child = Command::new(env::current_exe().unwrap());
+        let output = child
             .args(["--exact", NAME, "--nocapture"])
-            .env("ALONE", "yes")
+            .env("IN_CHILD_PROCESS", "yes")
             .output()
             .unwrap();
         println!("{}", String::from_utf8_lossy(&output.stdout));
@@ -214,23 +220,27 @@ async fn a_hundred_thousand_random_tenants_leave_memory_and_fetches_where_they_w
         );
         return;
     }
-    for (case, open, allowed_fetches) in [("open mode", "true", 50), ("list mode", "false", 0)] {
-        let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", open)]).await;
+    for (case, allow_any, allowed_fetches) in [("open mode", "true", 50), ("list mode", "false", 0)]
+    {
+        let app = TestApp::start_with(&[("ALLOW_ANY_TENANT", allow_any)]).await;
         let template = app.entra.v1(CONTOSO, ADMIN);
         let flood = async |numbers: Range<usize>| {
             for number in numbers {
                 assert!(
                     app.verifier
-                        .verify(&strangers_token(&template, number), &Caller::default())
+                        .verify(
+                            &unverifiable_token(&template, number),
+                            &RequestLog::default()
+                        )
                         .await
                         .is_err()
                 );
             }
         };
         flood(0..20_000).await;
-        let before = resident();
+        let before = resident_kib();
         flood(20_000..100_000).await;
-        let (after, fetches) = (resident(), app.entra.all_fetches());
+        let (after, fetches) = (resident_kib(), app.entra.all_fetches());
         println!(
             "{case}: {fetches} fetches; {before} KiB after 20,000 requests, {after} KiB after 100,000"
         );

@@ -1,8 +1,8 @@
-//! The binary as an operator meets it: starting, logging, stopping.
+//! Startup, logging and shutdown of the binary.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "how long a stop takes is measured in real time"
+    reason = "the duration of a shutdown is measured in real time"
 )]
 
 use std::{
@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// Starts the binary with settings it should refuse.
-fn refused(settings: &[(&str, &str)]) -> (Output, String) {
+/// Starts the binary with invalid settings.
+fn start_with_invalid(settings: &[(&str, &str)]) -> (Output, String) {
     let (mut command, _directory) = command(settings);
     let output = command.output().unwrap();
     let message = String::from_utf8(output.stderr.clone()).unwrap();
@@ -34,8 +34,8 @@ fn refused(settings: &[(&str, &str)]) -> (Output, String) {
 }
 
 #[test]
-fn started_with_nothing_set_it_says_what_to_do() {
-    let (output, message) = refused(&[]);
+fn start_without_settings_explains_what_to_set() {
+    let (output, message) = start_with_invalid(&[]);
     assert!(!output.status.success());
     assert_eq!(message.lines().count(), 1, "{message}");
     for hint in [
@@ -48,8 +48,8 @@ fn started_with_nothing_set_it_says_what_to_do() {
 }
 
 #[test]
-fn a_wrong_setting_ends_the_start_with_one_sentence() {
-    let (output, message) = refused(&[("AZURE_API_CLIENT_ID", "s3cret")]);
+fn invalid_setting_ends_startup_with_one_line() {
+    let (output, message) = start_with_invalid(&[("AZURE_API_CLIENT_ID", "s3cret")]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         message,
@@ -58,10 +58,10 @@ fn a_wrong_setting_ends_the_start_with_one_sentence() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let (output, message) = refused(&[
+fn occupied_port_ends_startup_with_an_error() {
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = occupied.local_addr().unwrap().port().to_string();
+    let (output, message) = start_with_invalid(&[
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", &port),
@@ -74,7 +74,7 @@ fn a_port_that_is_taken_ends_the_start_with_one_sentence() {
 }
 
 #[test]
-fn settings_are_read_from_a_file_too_and_the_environment_wins() {
+fn environment_overrides_the_env_file() {
     let (mut command, directory) = command(&[("PORT", "not a port")]);
     let file = format!(
         "AZURE_API_CLIENT_ID={API_CLIENT_ID}\nAZURE_HOME_TENANT_ID={}\nPORT=0\n",
@@ -89,14 +89,14 @@ fn settings_are_read_from_a_file_too_and_the_environment_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean() {
+async fn stop_signal_lets_requests_in_flight_finish() {
     for signal in ["-TERM", "-INT"] {
         let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
         entra.set_keys_response(CONTOSO, KeysResponse::Delay(Duration::from_secs(1)));
         let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
         let token = entra.v1(CONTOSO, ADMIN).sign();
         let (mut idle, mut busy) = (service.connect(), service.connect());
-        // In flight: its keys are being fetched, and that takes a second.
+        // The request stays in flight for a second, while its keys are fetched.
         write!(
             busy,
             "GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -108,11 +108,11 @@ async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean(
 
         let started = Instant::now();
         service.signal(signal);
-        service.wait_for_line("stopping");
+        service.wait_for_line("shutting down");
         assert_eq!(
             idle.read(&mut [0]).unwrap(),
             0,
-            "{signal}: the idle connection is closed"
+            "{signal}: the idle connection is open"
         );
         let mut answer = String::new();
         busy.read_to_string(&mut answer).unwrap();
@@ -120,10 +120,10 @@ async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean(
             answer.starts_with("HTTP/1.1 200") && answer.contains("Ada Admin"),
             "{signal}: {answer}"
         );
-        service.wait_for_line("no new connections");
+        service.wait_for_line("stopped accepting connections");
         assert!(
             TcpStream::connect(&service.address).is_err(),
-            "{signal}: no new connection"
+            "{signal}: a new connection was accepted"
         );
         let (status, _) = service.finish();
         assert!(status.success(), "{signal}: {status}");
@@ -135,37 +135,33 @@ async fn on_a_stop_signal_a_request_in_flight_is_finished_and_the_exit_is_clean(
     }
 }
 
-/// A request that is on its way when the connection it comes by is closed would fail.
+/// A client may send a request before it notices the shutdown. Closing its connection without an answer would fail it.
 #[test]
-fn just_after_a_stop_signal_one_more_request_is_answered_on_each_connection() {
+fn each_connection_serves_one_request_after_a_stop() {
     let service = Service::start(&[]);
-    let mut kept = service.connect();
-    assert!(!health(&mut kept).unwrap().contains("connection: close"));
+    let mut idle = service.connect();
+    assert!(!health(&mut idle).unwrap().contains("connection: close"));
     service.signal("-TERM");
-    service.wait_for_line("stopping");
-    for mut stream in [kept, service.connect()] {
+    service.wait_for_line("shutting down");
+    for mut stream in [idle, service.connect()] {
         let answer = health(&mut stream).unwrap();
         assert!(
             answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
             "{answer}"
         );
-        assert_eq!(
-            stream.read(&mut [0]).unwrap(),
-            0,
-            "its connection is closed"
-        );
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the connection is open");
     }
     assert!(service.finish().0.success());
 }
 
 #[test]
-fn a_half_sent_request_does_not_delay_a_stop() {
+fn incomplete_request_does_not_delay_shutdown() {
     let service = Service::start(&[]);
     let mut half_sent = service.connect();
     half_sent
         .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         .unwrap();
-    // An answer on another connection proves that this one has been accepted before it.
+    // Connections are accepted in order: after an answer on a second one, the first has been accepted.
     let mut probe = service.connect();
     probe
         .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -184,25 +180,28 @@ fn a_half_sent_request_does_not_delay_a_stop() {
 }
 
 #[test]
-fn with_few_open_files_strangers_who_wait_do_not_keep_others_out() {
-    // A hundred files leave room for 36 connections, far fewer than MAX_CONNECTIONS.
+fn idle_connections_do_not_exhaust_open_files() {
+    // 100 open files allow 36 connections, far fewer than MAX_CONNECTIONS.
     let service = Service::start_with_open_files(100, &[]);
-    let mut waiting = Vec::new();
+    let mut idle = Vec::new();
     for number in 0..120 {
         let mut stream = service.connect();
         assert!(
             health(&mut stream).unwrap().starts_with("HTTP/1.1 200"),
             "connection {number}"
         );
-        waiting.push(stream);
+        idle.push(stream);
     }
     service.signal("-TERM");
     let (_, log) = service.finish();
-    assert!(!log.contains("cannot accept"), "it ran out of files: {log}");
+    assert!(
+        !log.contains("cannot accept"),
+        "the service ran out of open files: {log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_read_slowly_is_finished_after_a_stop() {
+async fn slow_reader_gets_full_response_during_shutdown() {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
     let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
     let token = entra.v1(CONTOSO, ADMIN).sign();
@@ -222,30 +221,30 @@ async fn an_answer_that_is_read_slowly_is_finished_after_a_stop() {
     let mut read = vec![0; 1024];
     slow.read_exact(&mut read).unwrap();
     service.signal("-TERM");
-    service.wait_for_line("stopping");
-    // Longer than an idle connection would be given.
+    service.wait_for_line("shutting down");
+    // Longer than idle connections stay open during a shutdown.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).unwrap();
     assert!(
         rest.ends_with(b"]\r\n0\r\n\r\n"),
-        "{} bytes, and not the end",
+        "the response ends after {} bytes",
         rest.len()
     );
     assert!(service.finish().0.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn neither_a_token_nor_a_persons_name_ever_reaches_the_log() {
+async fn tokens_and_user_names_are_never_logged() {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
     let settings = [
         ("RUST_LOG", "trace"),
         ("AZURE_AUTHORITY_HOST", &entra.authority),
     ];
     let service = Service::start(&settings);
-    let good = entra.v1(CONTOSO, ADMIN).sign();
+    let valid_token = entra.v1(CONTOSO, ADMIN).sign();
     let mut stream = service.connect();
-    let head = format!("Host: x\r\nConnection: close\r\nAuthorization: Bearer {good}\r\n");
+    let head = format!("Host: x\r\nConnection: close\r\nAuthorization: Bearer {valid_token}\r\n");
     write!(stream, "GET /api/me HTTP/1.1\r\n{head}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -273,14 +272,14 @@ async fn neither_a_token_nor_a_persons_name_ever_reaches_the_log() {
     service.signal("-TERM");
     let (_, log) = service.finish();
     assert!(log.lines().count() >= 5, "{log}");
-    let signature = good.rsplit_once('.').unwrap().1;
+    let signature = valid_token.rsplit_once('.').unwrap().1;
     for secret in ["eyJ", "c2VjcmV0", signature, "Ada Admin", "admin@contoso"] {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
 }
 
 #[tokio::test]
-async fn a_head_of_more_than_32_kib_is_refused() {
+async fn request_head_over_32_kib_is_rejected() {
     let app = TestApp::start().await;
     for (bytes, status) in [
         (24 * 1024, StatusCode::OK),
@@ -288,31 +287,31 @@ async fn a_head_of_more_than_32_kib_is_refused() {
     ] {
         let request = app
             .request(Method::GET, "/health")
-            .header("x-fat", "f".repeat(bytes));
+            .header("x-large", "x".repeat(bytes));
         assert_eq!(answer(request).await.status, status);
     }
 }
 
 #[tokio::test]
-async fn every_answer_carries_a_request_id_of_our_own() {
+async fn every_response_has_a_generated_request_id() {
     let app = TestApp::start().await;
-    let mut seen = std::collections::HashSet::new();
+    let mut ids = std::collections::HashSet::new();
     for path in ["/health", "/api/me", "/nowhere"] {
         let request = app
             .request(Method::GET, path)
-            .header("x-request-id", "chosen by the caller");
+            .header("x-request-id", "chosen by the client");
         let answer = answer(request).await;
         let id = answer
             .header("x-request-id")
-            .expect("a request id")
+            .expect("a request ID")
             .to_owned();
         assert_eq!(id.len(), 36, "{id}");
-        assert!(seen.insert(id));
+        assert!(ids.insert(id));
     }
 }
 
 #[tokio::test]
-async fn a_body_that_never_arrives_is_answered_in_time() {
+async fn body_that_never_arrives_gets_408() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     let address = app.address.trim_start_matches("http://").to_owned();

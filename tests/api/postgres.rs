@@ -1,6 +1,6 @@
-//! The service held to its contract, over HTTP, with its tasks in PostgreSQL.
+//! Integration tests of the service over HTTP, with tasks in PostgreSQL.
 
-#![expect(clippy::unwrap_used, reason = "what a test unwraps, it expects")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
-//! Entra's own keys documents, as recorded over time, replayed hour by hour.
+//! Replays a record of the keys documents that Entra published over time.
 //!
-//! A few days are shipped. `ENTRA_KEYS_HISTORY` names a file with a longer record.
+//! The repository contains a few days. `ENTRA_KEYS_HISTORY` names a file with a longer record.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tenant_tasks::auth::Caller;
+use tenant_tasks::auth::RequestLog;
 
 use crate::support::{
     app::TestApp,
@@ -19,13 +19,13 @@ use crate::support::{
 
 const EXCERPT: &str = include_str!("../support/entra-keys-times.json");
 
-/// Durations in seconds.
+// Durations in seconds.
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
-/// How often it is looked whether a refresh is due.
+/// The interval at which due refreshes are started.
 const STEP: u64 = 6 * MINUTE;
 
-/// Which key ids were published from when on, in seconds since the first document.
+/// The published documents: the start of each, in seconds since the first one, and the indexes of its key IDs.
 struct Record {
     key_ids: Vec<String>,
     documents: Vec<(u64, HashSet<usize>)>,
@@ -35,12 +35,12 @@ impl Record {
     fn read() -> Self {
         #[expect(
             clippy::disallowed_methods,
-            reason = "where the record is, is no setting of the service"
+            reason = "a setting of the tests, not of the service"
         )]
         let text = if let Ok(path) = env::var("ENTRA_KEYS_HISTORY") {
             fs::read_to_string(path).unwrap()
         } else {
-            println!("left out: all but a few days, ENTRA_KEYS_HISTORY names no longer record");
+            println!("skipped: all but a few days, because ENTRA_KEYS_HISTORY is not set");
             EXCERPT.to_owned()
         };
         let record: Value = serde_json::from_str(&text).unwrap();
@@ -65,31 +65,31 @@ impl Record {
         }
     }
 
-    /// The document that was published at that time.
+    /// The document published at that time.
     fn at(&self, time: u64) -> &HashSet<usize> {
         let index = self.documents.partition_point(|(from, _)| *from <= time);
         &self.documents[index - 1].1
     }
 }
 
-/// Caches as they are commonly written, to compare with.
+/// A cache that replaces all keys with those of the newest document, for comparison.
 #[derive(Default)]
-struct Replacing {
-    held: HashSet<usize>,
-    refused: usize,
+struct ReplacingCache {
+    cached: HashSet<usize>,
+    rejected: usize,
 }
 
-impl Replacing {
-    fn ask(&mut self, key: usize) {
-        self.refused += usize::from(!self.held.contains(&key));
+impl ReplacingCache {
+    fn verify(&mut self, key: usize) {
+        self.rejected += usize::from(!self.cached.contains(&key));
     }
 }
 
-/// Asked at half past each hour with a token of every key that Entra publishes just then or
-/// that a fetch of ours has seen in the last 24 hours, the service refuses none. Beside it run
-/// a cache that replaces its keys every hour, and one that also does so for an unknown key.
+/// Every hour, the service receives a token for each key that Entra publishes at that time or that one of its fetches
+/// returned in the last 24 hours. It must accept all of them. For comparison, the same tokens go to a cache that
+/// replaces its keys every hour, and to one that also replaces them for an unknown key.
 #[tokio::test]
-async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
+async fn keys_seen_within_24_hours_are_always_accepted() {
     let record = Record::read();
     let app = TestApp::start().await;
     let keys: Vec<_> = record
@@ -97,21 +97,21 @@ async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
         .iter()
         .map(|key_id| SigningKey::first().named(key_id))
         .collect();
-    let after_the_end = app.entra.now() + 400 * 24 * 60 * MINUTE;
+    let expiry = app.entra.now() + 400 * 24 * 60 * MINUTE;
     let tokens: Vec<_> = keys
         .iter()
         .map(|key| {
             app.entra
                 .v1(CONTOSO, ADMIN)
-                .with("exp", after_the_end)
+                .with("exp", expiry)
                 .signed_by(key.clone())
                 .sign()
         })
         .collect();
 
     let mut last_seen: HashMap<usize, u64> = HashMap::new();
-    let (mut asked, mut refused) = (0, 0);
-    let (mut replacing, mut refetching) = (Replacing::default(), Replacing::default());
+    let (mut requests, mut rejected) = (0, 0);
+    let (mut replacing, mut refetching) = (ReplacingCache::default(), ReplacingCache::default());
     let end = record.documents.last().unwrap().0;
     for step in 0..end / STEP {
         let (time, minute) = (step * STEP, step * STEP / MINUTE % 60);
@@ -121,28 +121,28 @@ async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
         let before = app.entra.fetches(CONTOSO);
         app.verifier.start_due_fetches().await;
         if minute == 0 {
-            replacing.held.clone_from(published);
-            refetching.held.clone_from(published);
+            replacing.cached.clone_from(published);
+            refetching.cached.clone_from(published);
         }
         if minute == 30 {
             let recent = last_seen
                 .iter()
                 .filter(|(_, seen)| time - **seen < DAY)
                 .map(|(&key, _)| key);
-            let wanted: BTreeSet<_> = recent.chain(published.iter().copied()).collect();
-            for key in wanted {
-                asked += 1;
-                refused += usize::from(
+            let expected: BTreeSet<_> = recent.chain(published.iter().copied()).collect();
+            for key in expected {
+                requests += 1;
+                rejected += usize::from(
                     app.verifier
-                        .verify(&tokens[key], &Caller::default())
+                        .verify(&tokens[key], &RequestLog::default())
                         .await
                         .is_err(),
                 );
-                replacing.ask(key);
-                if !refetching.held.contains(&key) {
-                    refetching.held.clone_from(published);
+                replacing.verify(key);
+                if !refetching.cached.contains(&key) {
+                    refetching.cached.clone_from(published);
                 }
-                refetching.ask(key);
+                refetching.verify(key);
             }
         }
         if app.entra.fetches(CONTOSO) > before {
@@ -151,14 +151,14 @@ async fn no_key_seen_in_the_last_24_hours_is_ever_refused() {
         app.clock.step(Duration::from_secs(STEP));
     }
     println!(
-        "{} hours, {asked} requests: {refused} refused; by a cache that replaces, {}; by one that also refetches, {}",
+        "{} hours, {requests} requests: {rejected} rejected; {} by a cache that replaces its keys hourly; {} by one that also refetches",
         end / (60 * MINUTE),
-        replacing.refused,
-        refetching.refused
+        replacing.rejected,
+        refetching.rejected
     );
-    assert_eq!(refused, 0);
+    assert_eq!(rejected, 0);
     assert!(
-        replacing.refused > 0 && refetching.refused > 0,
-        "the record has keys that come back"
+        replacing.rejected > 0 && refetching.rejected > 0,
+        "the record does not contain keys that disappear and return"
     );
 }

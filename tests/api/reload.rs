@@ -1,4 +1,4 @@
-//! Settings that change while the service runs.
+//! Changes of settings while the service runs.
 
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A service whose allowed tenants are in a file, and the stand-in it trusts.
+/// Starts a service with its allow-list in `.env`, and the mock Entra that it trusts.
 async fn start(allowed: &[Tenant]) -> (MockEntra, Service) {
     let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
     let service = Service::start_with_file(
@@ -43,34 +43,37 @@ async fn me(client: &reqwest::Client, service: &Service, token: &str) -> Answer 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sighup_tenants_come_and_go_under_load_and_nobody_else_notices() {
+async fn sighup_changes_tenants_without_affecting_others() {
     let (entra, service) = start(&[CONTOSO, FABRIKAM]).await;
     let tokens = [CONTOSO, FABRIKAM, NORTHWIND].map(|tenant| entra.v1(tenant, ADMIN).sign());
-    let [staying, leaving, coming] = &tokens;
+    let [kept, removed_token, added_token] = &tokens;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    assert_eq!(me(&client, &service, leaving).await.status, StatusCode::OK);
     assert_eq!(
-        me(&client, &service, coming).await.status,
+        me(&client, &service, removed_token).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(
+        me(&client, &service, added_token).await.status,
         StatusCode::FORBIDDEN
     );
 
-    // Load on a tenant that stays, from before the change until after it.
-    let answered = Arc::new(AtomicUsize::new(0));
+    // Load on a tenant that stays allowed, before, during and after the change.
+    let answers = Arc::new(AtomicUsize::new(0));
     let mut load = JoinSet::new();
     for _ in 0..4 {
         let url = format!("http://{}/api/me", service.address);
-        let (answered, client, staying) = (Arc::clone(&answered), client.clone(), staying.clone());
+        let (answers, client, kept) = (Arc::clone(&answers), client.clone(), kept.clone());
         load.spawn(async move {
             loop {
-                let request = client.request(Method::GET, &url).bearer_auth(&staying);
+                let request = client.request(Method::GET, &url).bearer_auth(&kept);
                 assert_eq!(answer(request).await.status, StatusCode::OK);
-                answered.fetch_add(1, Ordering::SeqCst);
+                answers.fetch_add(1, Ordering::SeqCst);
             }
         });
     }
     let mut more_answers = async || {
-        let enough = answered.load(Ordering::SeqCst) + 500;
-        while answered.load(Ordering::SeqCst) < enough {
+        let target = answers.load(Ordering::SeqCst) + 500;
+        while answers.load(Ordering::SeqCst) < target {
             assert!(load.try_join_next().is_none(), "a request failed");
             tokio::task::yield_now().await;
         }
@@ -80,27 +83,23 @@ async fn on_sighup_tenants_come_and_go_under_load_and_nobody_else_notices() {
     service.signal("-HUP");
     tokio::task::block_in_place(|| service.wait_for_line("tenant removed"));
     let (removed, added) = (
-        me(&client, &service, leaving).await,
-        me(&client, &service, coming).await,
+        me(&client, &service, removed_token).await,
+        me(&client, &service, added_token).await,
     );
     more_answers().await;
     println!(
-        "{} requests of the tenant that stayed, none failed",
-        answered.load(Ordering::SeqCst)
+        "{} requests of the tenant that stayed allowed, none failed",
+        answers.load(Ordering::SeqCst)
     );
     assert_eq!(
         (removed.status, added.status),
         (StatusCode::FORBIDDEN, StatusCode::OK)
     );
-    assert_eq!(
-        entra.fetches(NORTHWIND),
-        1,
-        "prefetched, or fetched once for the first request"
-    );
+    assert_eq!(entra.fetches(NORTHWIND), 1, "the keys are fetched once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_the_file_is_noticed_without_being_told() {
+async fn env_file_change_is_applied_without_a_signal() {
     let (entra, service) = start(&[CONTOSO]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let token = entra.v1(FABRIKAM, ADMIN).sign();
@@ -117,26 +116,26 @@ async fn a_change_of_the_file_is_noticed_without_being_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_make_no_sense_change_nothing_and_the_log_says_why() {
+async fn invalid_settings_are_logged_and_not_applied() {
     let (entra, service) = start(&[CONTOSO]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let token = entra.v1(CONTOSO, ADMIN).sign();
-    for (broken, reason) in [
+    for (invalid, reason) in [
         (
             "ALLOWED_TENANT_IDS=contoso\n",
             "ALLOWED_TENANT_IDS must list GUIDs",
         ),
-        ("ALLOWED_TENANT_IDS=\n", "ALLOWED_TENANT_IDS lists nobody"),
+        ("ALLOWED_TENANT_IDS=\n", "ALLOWED_TENANT_IDS is empty"),
         ("no assignment\n", ".env, line 1"),
     ] {
-        service.rewrite_file(broken);
+        service.rewrite_file(invalid);
         service.signal("-HUP");
         let line = tokio::task::block_in_place(|| service.wait_for_line("settings not reloaded"));
         assert!(line.contains(reason), "{line}");
         assert_eq!(
             me(&client, &service, &token).await.status,
             StatusCode::OK,
-            "{broken}"
+            "{invalid}"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Several processes with one database: nothing acknowledged is lost and no id is given twice, however they or the
-//! database end, and a rolling restart fails nobody.
+//! Several replicas with one database. After crashes of replicas or of the database, no acknowledged write is lost and
+//! no ID is assigned twice. A rolling restart fails no request.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "load and recovery take real time"
+    reason = "load and recovery are measured in real time"
 )]
 
 use std::{
@@ -31,18 +31,18 @@ use crate::{
     },
 };
 
-/// How long a replica may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a replica to be ready, and for a request to succeed under load.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Clients at work at the same time, half of them in each tenant.
+/// The number of concurrent clients, half of them in each tenant.
 const CLIENTS: usize = 8;
 
-/// Replicas of the service, whose place in the round is kept while one is replaced.
+/// Replicas of the service. A replacement takes the index of the replica that it replaces.
 struct Replicas {
     entra: MockEntra,
     database_url: String,
     services: Vec<Service>,
-    /// Where they are, in the order of the services.
+    /// The addresses, in the order of `services`.
     addresses: Arc<RwLock<Vec<String>>>,
 }
 
@@ -55,10 +55,10 @@ impl Replicas {
             services: Vec::new(),
             addresses: Arc::default(),
         };
-        // All at once: they make the tables together.
+        // Started together, so that they create the tables concurrently.
         replicas.services = (0..count).map(|_| replicas.launch()).collect();
         for service in &replicas.services {
-            until_ready(&service.address).await;
+            wait_until_ready(&service.address).await;
             replicas
                 .addresses
                 .write()
@@ -78,17 +78,17 @@ impl Replicas {
         ])
     }
 
-    /// Puts a new replica in the place of one that has ended or is about to, and waits for that one's end.
+    /// Starts a replacement for a replica that has received a signal, and waits until the old one has exited.
     async fn replace(&mut self, index: usize) {
         let service = self.launch();
-        until_ready(&service.address).await;
+        wait_until_ready(&service.address).await;
         self.addresses.write().unwrap()[index].clone_from(&service.address);
         let old = std::mem::replace(&mut self.services[index], service);
         tokio::task::spawn_blocking(|| old.finish()).await.unwrap();
     }
 
-    /// Clients that create, change and delete until they are told to stop.
-    fn load(&self) -> Load {
+    /// Starts clients that create, update, delete and list tasks until [`Load::finish`].
+    fn start_load(&self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
@@ -99,14 +99,14 @@ impl Replicas {
                 token: self.entra.v1(tenant, ADMIN).sign(),
                 http: http_client(),
                 addresses: Arc::clone(&self.addresses),
-                turn: number,
+                next_replica: number,
                 acknowledged: Arc::clone(&acknowledged),
                 record: Record {
                     tenant,
                     ..Record::default()
                 },
             };
-            clients.spawn(client.work(Arc::clone(&stop)));
+            clients.spawn(client.run(Arc::clone(&stop)));
         }
         Load {
             stop,
@@ -124,12 +124,12 @@ fn http_client() -> reqwest::Client {
         .unwrap()
 }
 
-async fn until_ready(address: &str) {
-    let (http, begun) = (http_client(), Instant::now());
+async fn wait_until_ready(address: &str) {
+    let (http, started) = (http_client(), Instant::now());
     loop {
         match http.get(format!("http://{address}/ready")).send().await {
             Ok(answer) if answer.status() == StatusCode::OK => return,
-            Ok(_) | Err(_) => assert!(begun.elapsed() < PATIENCE, "{address} is not ready"),
+            Ok(_) | Err(_) => assert!(started.elapsed() < TIMEOUT, "{address} is not ready"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -142,16 +142,16 @@ struct Load {
 }
 
 impl Load {
-    /// Until so many more requests were acknowledged, and a random moment more.
-    async fn for_a_while(&self, requests: usize) {
-        let (wanted, begun) = (
+    /// Waits until this many more requests are acknowledged, and for a random time after that.
+    async fn wait_for_requests(&self, requests: usize) {
+        let (target, started) = (
             self.acknowledged.load(Ordering::SeqCst) + requests,
             Instant::now(),
         );
-        while self.acknowledged.load(Ordering::SeqCst) < wanted {
+        while self.acknowledged.load(Ordering::SeqCst) < target {
             assert!(
-                begun.elapsed() < PATIENCE,
-                "no request is acknowledged any more"
+                started.elapsed() < TIMEOUT,
+                "requests are no longer acknowledged"
             );
             tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20))).await;
         }
@@ -163,34 +163,34 @@ impl Load {
     }
 }
 
-/// What one client knows after its work.
+/// The responses that one client received.
 #[derive(Default)]
 struct Record {
     tenant: Tenant,
-    /// Every id it was given.
-    given: Vec<u64>,
-    /// What may be found of each task that it made and did not delete: more than one thing only if a change was not
-    /// acknowledged.
+    /// The ID of each created task.
+    created: Vec<u64>,
+    /// The possible states of each task that was created and not deleted. There is more than one state only after an
+    /// unacknowledged change.
     tasks: BTreeMap<u64, Vec<Option<(String, bool)>>>,
-    /// Titles of tasks that may have been made: no answer came.
-    in_doubt: BTreeSet<String>,
+    /// The titles of tasks whose creation was not acknowledged.
+    unacknowledged: BTreeSet<String>,
     requests: usize,
     failures: Vec<String>,
 }
 
-/// Takes one replica after the other, and the next one if it cannot connect: then nothing was sent.
+/// A client that uses the replicas in turn. If it cannot connect, it tries the next one, because nothing was sent.
 struct LoadClient {
     number: usize,
     token: String,
     http: reqwest::Client,
     addresses: Arc<RwLock<Vec<String>>>,
-    turn: usize,
+    next_replica: usize,
     acknowledged: Arc<AtomicUsize>,
     record: Record,
 }
 
 impl LoadClient {
-    async fn work(mut self, stop: Arc<AtomicBool>) -> Record {
+    async fn run(mut self, stop: Arc<AtomicBool>) -> Record {
         let mut count = 0;
         while !stop.load(Ordering::SeqCst) {
             count += 1;
@@ -214,11 +214,11 @@ impl LoadClient {
             .send(Method::POST, "/api/tasks", Some(json!({ "title": title })))
             .await
         else {
-            self.record.in_doubt.insert(title.to_owned());
+            self.record.unacknowledged.insert(title.to_owned());
             return None;
         };
         let id = task["id"].as_u64().unwrap();
-        self.record.given.push(id);
+        self.record.created.push(id);
         self.record
             .tasks
             .insert(id, vec![Some((title.to_owned(), false))]);
@@ -248,15 +248,15 @@ impl LoadClient {
         }
     }
 
-    /// The answer, if it is one of success.
+    /// Sends a request and returns the body if the status is 200.
     async fn send(&mut self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
         self.record.requests += 1;
         let mut outcome = String::new();
         for _ in 0..4 {
-            self.turn += 1;
+            self.next_replica += 1;
             let address = {
                 let addresses = self.addresses.read().unwrap();
-                addresses[self.turn % addresses.len()].clone()
+                addresses[self.next_replica % addresses.len()].clone()
             };
             let mut request = self
                 .http
@@ -290,7 +290,7 @@ impl LoadClient {
     }
 }
 
-/// Holds what the clients were told against what the database has.
+/// Compares the responses that the clients received with the content of the database.
 async fn compare(records: &[Record], database: &Client) {
     for tenant in [CONTOSO, FABRIKAM] {
         let records: Vec<_> = records
@@ -320,68 +320,74 @@ async fn compare(records: &[Record], database: &Client) {
         assert_eq!(
             counters.get::<_, i64>(0),
             i64::try_from(found.len()).unwrap(),
-            "tasks, counted"
+            "the task count of {} is wrong",
+            tenant.name
         );
-        let given: Vec<_> = records.iter().flat_map(|record| &record.given).collect();
+        let created: Vec<_> = records.iter().flat_map(|record| &record.created).collect();
         assert_eq!(
-            given.iter().collect::<BTreeSet<_>>().len(),
-            given.len(),
-            "an id was given twice"
+            created.iter().collect::<BTreeSet<_>>().len(),
+            created.len(),
+            "an ID was assigned twice"
         );
-        assert!(counters.get::<_, i64>(1) >= i64::try_from(**given.iter().max().unwrap()).unwrap());
+        assert!(
+            counters.get::<_, i64>(1) >= i64::try_from(**created.iter().max().unwrap()).unwrap()
+        );
         for record in &records {
             for (id, states) in &record.tasks {
                 let state = found.remove(id);
                 assert!(
                     states.contains(&state),
-                    "task {id} should be {states:?} and is {state:?}"
+                    "task {id} is {state:?}, expected one of {states:?}"
                 );
             }
         }
-        let in_doubt: BTreeSet<_> = records.iter().flat_map(|record| &record.in_doubt).collect();
+        let unacknowledged: BTreeSet<_> = records
+            .iter()
+            .flat_map(|record| &record.unacknowledged)
+            .collect();
         for (id, (title, _)) in found {
             assert!(
-                in_doubt.contains(&title),
-                "nobody made task {id}, {title:?}, or it was deleted"
+                unacknowledged.contains(&title),
+                "task {id}, {title:?}, was deleted or never created"
             );
         }
     }
 }
 
-fn report(what: &str, records: &[Record]) {
+fn report(scenario: &str, records: &[Record]) {
     let sum = |count: fn(&Record) -> usize| records.iter().map(count).sum::<usize>();
     println!(
-        "{what}: {} requests, {} tasks given, {} kept; {} requests failed, {} creations of them in doubt",
+        "{scenario}: {} requests, {} tasks created, {} kept; {} requests failed, {} of them unacknowledged creations",
         sum(|record| record.requests),
-        sum(|record| record.given.len()),
+        sum(|record| record.created.len()),
         sum(|record| record.tasks.len()),
         sum(|record| record.failures.len()),
-        sum(|record| record.in_doubt.len()),
+        sum(|record| record.unacknowledged.len()),
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_killed_at_random_moments_lose_nothing_and_give_no_id_twice() {
+async fn killed_replicas_lose_no_writes_and_reuse_no_ids() {
     let database = Database::create().await;
     let mut replicas = Replicas::start(2, &database.url()).await;
-    let load = replicas.load();
+    let load = replicas.start_load();
     for kill in 0..20 {
-        load.for_a_while(40).await;
+        load.wait_for_requests(40).await;
         replicas.services[kill % 2].signal("-KILL");
         replicas.replace(kill % 2).await;
     }
     let records = load.finish().await;
-    report("a replica killed 20 times", &records);
+    report("20 kills of a replica", &records);
     compare(&records, &database.connect().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_crashes_at_random_moments_loses_nothing_and_gives_no_id_twice() {
-    // The other tests' server must live.
+async fn database_crashes_lose_no_writes_and_reuse_no_ids() {
+    // Ends the process if there is no PostgreSQL server to test with. The server that crashes is a separate one.
     Database::create().await;
     let Some(server) = ThrowAway::start() else {
         return say_left_out(
-            "a database that crashes: PostgreSQL's programs are not on this machine",
+            "the crash of a database: PostgreSQL is not installed on this machine",
         );
     };
     let superuser = connect(&server.url("postgres", "postgres")).await;
@@ -392,47 +398,51 @@ async fn a_database_that_crashes_at_random_moments_loses_nothing_and_gives_no_id
         superuser.batch_execute(sql).await.unwrap();
     }
     let replicas = Replicas::start(2, &server.url("tasks", "tasks")).await;
-    let load = replicas.load();
+    let load = replicas.start_load();
     let mut longest = Duration::ZERO;
     for _ in 0..10 {
-        load.for_a_while(100).await;
+        load.wait_for_requests(100).await;
         server.crash();
-        let begun = Instant::now();
-        load.for_a_while(20).await;
-        longest = longest.max(begun.elapsed());
+        let started = Instant::now();
+        load.wait_for_requests(20).await;
+        longest = longest.max(started.elapsed());
     }
     let records = load.finish().await;
-    report("the database crashed 10 times", &records);
-    println!("served again after {longest:?} at the most");
+    report("10 crashes of the database", &records);
+    println!("longest recovery: {longest:?}");
     compare(&records, &connect(&server.url("tasks", "tasks")).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_fails_no_request() {
+async fn rolling_restart_fails_no_request() {
     let database = Database::create().await;
     let mut replicas = Replicas::start(2, &database.url()).await;
-    let load = replicas.load();
+    let load = replicas.start_load();
     for restart in 0..6 {
-        load.for_a_while(200).await;
+        load.wait_for_requests(200).await;
         replicas.services[restart % 2].signal("-TERM");
         replicas.replace(restart % 2).await;
     }
-    load.for_a_while(200).await;
+    load.wait_for_requests(200).await;
     let records = load.finish().await;
-    report("6 restarts in turn", &records);
+    report("6 rolling restarts", &records);
     let failures: Vec<_> = records.iter().flat_map(|record| &record.failures).collect();
     assert!(failures.is_empty(), "{failures:#?}");
     compare(&records, &database.connect().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_together_make_the_tables_once_and_count_together() {
+async fn replicas_started_together_share_schema_and_ids() {
     let database = Database::create().await;
     let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", &database.url())]);
     let config = Config::parse(&settings).unwrap();
-    // Closer together than processes can start.
+    // Calls in one process start closer together than processes do.
     let opened = futures_util::future::join_all((0..12).map(|_| Tasks::open(&config.store))).await;
-    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    let errors: Vec<_> = opened
+        .iter()
+        .filter_map(|open| open.as_ref().err())
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
 
     let replicas = Replicas::start(6, &database.url()).await;
     let admin = replicas.entra.v1(CONTOSO, ADMIN).sign();
@@ -459,9 +469,9 @@ async fn replicas_that_start_together_make_the_tables_once_and_count_together() 
     assert_eq!(steps.len(), 1);
 }
 
-/// The count of a tenant's tasks, which its limit is held against, goes down once for each task.
+/// Each deleted task decrements the tenant's task count once. The count enforces `MAX_TASKS_PER_TENANT`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_many_delete_at_once_is_counted_once() {
+async fn concurrent_deletes_of_a_task_count_once() {
     let app = TestApp::start_with(&[("MAX_TASKS_PER_TENANT", "3")]).await;
     for id in 1..=20 {
         assert_eq!(app.create((CONTOSO, ADMIN), "x").await, id);
@@ -480,9 +490,9 @@ async fn a_task_that_many_delete_at_once_is_counted_once() {
     assert_eq!(counted, 0);
 }
 
-/// What is compiled into this suite but forgotten in its list would not run.
+/// A module that is missing from `postgres.rs` would not run with a database.
 #[test]
-fn every_test_of_the_suite_in_memory_runs_with_a_database_too() {
+fn every_in_memory_test_also_runs_with_postgresql() {
     let modules = |text: &'static str| {
         text.lines()
             .filter(|line| line.starts_with("mod "))

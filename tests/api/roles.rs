@@ -1,5 +1,4 @@
-//! Who may call what: every route, every user, against their own task, another's, and
-//! another tenant's.
+//! The access matrix: every route for every role, on own tasks, tasks of other users and tasks of another tenant.
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
@@ -11,26 +10,26 @@ use crate::support::{
 
 const NOT_FOUND: &str = r#"{"detail":"Task not found"}"#;
 
-/// Statuses for admin, editor, reader, norole.
+/// The statuses for admin, editor, reader and norole.
 type Row = [u16; 4];
 
-/// The access matrix, one row for each method and task.
+/// One row per method and target.
 const MATRIX: [(&str, &str, Row); 10] = [
-    // method  whose task        admin editor reader norole
+    // method, target, [admin, editor, reader, norole]
     ("GET", "me", [200, 200, 200, 200]),
     ("GET", "list", [200, 200, 200, 403]),
     ("POST", "list", [200, 200, 403, 403]),
     ("PATCH", "own", [200, 200, 403, 403]),
-    ("PATCH", "another's", [200, 404, 403, 403]),
-    ("PATCH", "another tenant's", [404, 404, 403, 403]),
+    ("PATCH", "other user's", [200, 404, 403, 403]),
+    ("PATCH", "other tenant's", [404, 404, 403, 403]),
     ("DELETE", "own", [200, 403, 403, 403]),
-    ("DELETE", "another's", [200, 403, 403, 403]),
-    ("DELETE", "another tenant's", [200, 403, 403, 403]),
-    ("DELETE", "nobody's", [200, 403, 403, 403]),
+    ("DELETE", "other user's", [200, 403, 403, 403]),
+    ("DELETE", "other tenant's", [200, 403, 403, 403]),
+    ("DELETE", "missing", [200, 403, 403, 403]),
 ];
 
 #[tokio::test]
-async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
+async fn each_role_allows_exactly_its_operations() {
     for (method, target, row) in MATRIX {
         for (user, expected) in USERS.into_iter().zip(row) {
             let app = TestApp::start().await;
@@ -53,8 +52,8 @@ async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
             if expected == 404 {
                 assert_eq!(answer.body, NOT_FOUND, "{case}");
             }
-            // Whatever was answered, the other tenant's task is as it was.
-            if target == "another tenant's" {
+            // In every case the other tenant's tasks are unchanged.
+            if target == "other tenant's" {
                 assert_eq!(
                     app.titles((FABRIKAM, ADMIN)).await,
                     ["filler 1", "filler 2", "task"],
@@ -65,14 +64,14 @@ async fn each_person_may_do_what_their_role_allows_and_nothing_else() {
     }
 }
 
-/// Makes a task in the way a row says and gives its id, which exists in no other tenant.
+/// Creates the target of a row and returns its ID. Contoso has no task with the ID of another tenant's task.
 async fn prepare(app: &TestApp, user: User, target: &str) -> u64 {
     let other = if user == ADMIN { EDITOR } else { ADMIN };
     match target {
-        // A reader cannot create: they had the Editor role when they did.
+        // Readers cannot create tasks, so the user has the Editor role here.
         "own" => create_as_editor(app, user).await,
-        "another's" => app.create((CONTOSO, other), "task").await,
-        "another tenant's" => {
+        "other user's" => app.create((CONTOSO, other), "task").await,
+        "other tenant's" => {
             for title in ["filler 1", "filler 2"] {
                 app.create((FABRIKAM, ADMIN), title).await;
             }
@@ -97,7 +96,7 @@ async fn create_as_editor(app: &TestApp, user: User) -> u64 {
 }
 
 #[tokio::test]
-async fn a_missing_role_is_named_with_the_roles_one_has() {
+async fn missing_role_error_lists_required_and_own_roles() {
     let app = TestApp::start().await;
     for (user, method, path, detail) in [
         (
@@ -133,7 +132,7 @@ async fn a_missing_role_is_named_with_the_roles_one_has() {
 }
 
 #[tokio::test]
-async fn a_role_counts_only_if_spelled_exactly() {
+async fn role_names_must_match_exactly() {
     let app = TestApp::start().await;
     for roles in [
         json!(["admin"]),
@@ -154,9 +153,9 @@ async fn a_role_counts_only_if_spelled_exactly() {
 }
 
 #[tokio::test]
-async fn someone_with_two_roles_has_the_greater_one() {
+async fn user_with_two_roles_has_the_higher_one() {
     let app = TestApp::start().await;
-    app.create((CONTOSO, EDITOR), "somebody else's").await;
+    app.create((CONTOSO, EDITOR), "task of another user").await;
     let token = app
         .entra
         .v1(CONTOSO, READER)
@@ -165,11 +164,11 @@ async fn someone_with_two_roles_has_the_greater_one() {
     let answer = app
         .send(Method::GET, "/api/tasks", Some(&token), None)
         .await;
-    assert_eq!(answer.json()[0]["title"], "somebody else's");
+    assert_eq!(answer.json()[0]["title"], "task of another user");
 }
 
 #[tokio::test]
-async fn who_is_not_signed_in_gets_in_nowhere_but_health() {
+async fn only_health_is_available_without_a_token() {
     let app = TestApp::start().await;
     for (method, path) in [
         (Method::GET, "/api/me"),

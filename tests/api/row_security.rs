@@ -1,9 +1,9 @@
-//! The database itself keeps tenants apart, even from statements that forget to, and the service refuses
-//! to work where it would not.
+//! Row security: the database isolates tenants even if a statement does not filter by tenant. The service rejects a
+//! database or a role without this protection.
 
 use tenant_tasks::{
     config::Config,
-    tasks::store::{Tasks, postgres::DatabaseError},
+    tasks::store::{Tasks, postgres::error::DatabaseError},
 };
 use tokio_postgres::{Client, error::SqlState};
 
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// The service with two tasks of contoso and one of fabrikam, and a connection as its role.
-async fn with_tasks() -> (TestApp, Client) {
+/// Starts the service with two tasks in contoso and one in fabrikam, and connects to the database with its role.
+async fn start_with_tasks() -> (TestApp, Client) {
     let app = TestApp::start().await;
     for (who, title) in [
         ((CONTOSO, ADMIN), "contoso 1"),
@@ -46,8 +46,8 @@ async fn titles(client: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_statement_that_names_no_tenant_reads_and_changes_only_the_tenant_of_the_transaction() {
-    let (app, client) = with_tasks().await;
+async fn row_security_limits_statements_to_one_tenant() {
+    let (app, client) = start_with_tasks().await;
     begin(&client, CONTOSO).await;
     assert_eq!(titles(&client).await, ["contoso 1", "contoso 2"]);
     assert_eq!(
@@ -102,8 +102,8 @@ async fn a_statement_that_names_no_tenant_reads_and_changes_only_the_tenant_of_t
 }
 
 #[tokio::test]
-async fn no_row_can_be_written_into_another_tenant() {
-    let (_app, client) = with_tasks().await;
+async fn rows_cannot_be_written_to_another_tenant() {
+    let (_app, client) = start_with_tasks().await;
     let insert = format!(
         "INSERT INTO tasks VALUES ('{}', 9, gen_random_uuid(), false, 'someone', 'x')",
         FABRIKAM.id
@@ -123,9 +123,9 @@ async fn no_row_can_be_written_into_another_tenant() {
 }
 
 #[tokio::test]
-async fn who_forgets_the_tenant_sees_nothing_on_a_new_connection_and_on_a_used_one() {
-    let (_app, client) = with_tasks().await;
-    for attempt in ["a new connection", "a used one", "a used one, once more"] {
+async fn no_rows_are_visible_without_a_tenant_setting() {
+    let (_app, client) = start_with_tasks().await;
+    for attempt in ["new connection", "used connection", "used connection again"] {
         assert_eq!(titles(&client).await, Vec::<String>::new(), "{attempt}");
         assert_eq!(
             client
@@ -155,18 +155,18 @@ async fn who_forgets_the_tenant_sees_nothing_on_a_new_connection_and_on_a_used_o
     }
 }
 
-/// What the service says to this database.
-async fn opened(url: &str) -> Result<Tasks, DatabaseError> {
+/// Opens the store at this URL.
+async fn open(url: &str) -> Result<Tasks, DatabaseError> {
     let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", url)]);
     Tasks::open(&Config::parse(&settings).unwrap().store).await
 }
 
 #[tokio::test]
-async fn a_role_that_row_security_does_not_bind_is_refused() {
+async fn role_that_bypasses_row_security_is_rejected() {
     let database = Database::create().await;
-    opened(&database.url())
+    open(&database.url())
         .await
-        .expect("the role of the other tests is good");
+        .expect("the role of the other tests is accepted");
     let role = |attribute: &str| format!("{}_{attribute}", postgres::role());
     for attribute in ["SUPERUSER", "BYPASSRLS"] {
         let name = role(attribute).to_lowercase();
@@ -175,11 +175,11 @@ async fn a_role_that_row_security_does_not_bind_is_refused() {
             postgres::role()
         );
         database.execute_as_superuser(&sql).await;
-        let refused = opened(&database.url_as(&name)).await;
+        let result = open(&database.url_as(&name)).await;
         database
             .execute_as_superuser(&format!("DROP ROLE {name}"))
             .await;
-        let error = refused.map(drop).unwrap_err();
+        let error = result.map(drop).unwrap_err();
         assert!(matches!(error, DatabaseError::Unusable(_)), "{error}");
         assert!(
             error
@@ -189,7 +189,7 @@ async fn a_role_that_row_security_does_not_bind_is_refused() {
             "{error}"
         );
     }
-    for (weakened, mended) in [
+    for (weaken, restore) in [
         (
             "ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY",
             "ALTER TABLE tasks FORCE ROW LEVEL SECURITY",
@@ -203,19 +203,19 @@ async fn a_role_that_row_security_does_not_bind_is_refused() {
             "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY",
         ),
     ] {
-        database.execute_as_superuser(weakened).await;
-        let error = opened(&database.url()).await.map(drop).unwrap_err();
+        database.execute_as_superuser(weaken).await;
+        let error = open(&database.url()).await.map(drop).unwrap_err();
         assert!(
             matches!(error, DatabaseError::Unusable(_)),
-            "{weakened}: {error}"
+            "{weaken}: {error}"
         );
-        database.execute_as_superuser(mended).await;
-        opened(&database.url()).await.expect(mended);
+        database.execute_as_superuser(restore).await;
+        open(&database.url()).await.expect(restore);
     }
 }
 
 #[tokio::test]
-async fn a_connection_made_after_the_tables_were_weakened_serves_nobody() {
+async fn new_connection_rechecks_row_security() {
     let app = TestApp::start().await;
     let database = app.database.as_ref().unwrap();
     database
@@ -231,12 +231,12 @@ async fn a_connection_made_after_the_tables_were_weakened_serves_nobody() {
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, Vec::<String>::new());
 }
 
-/// Tables made by someone else, who lends the service what it needs of them and no more.
+/// Another role owns the tables and grants the service only the necessary privileges.
 #[tokio::test]
-async fn a_role_that_owns_nothing_will_do() {
+async fn role_without_table_ownership_is_accepted() {
     let database = Database::create().await;
-    opened(&database.url()).await.expect("tables");
-    let name = format!("{}_guest", postgres::role());
+    open(&database.url()).await.expect("the tables are created");
+    let name = format!("{}_grantee", postgres::role());
     let create = format!("CREATE ROLE {name} LOGIN PASSWORD '{}'", postgres::role());
     database.execute_as_superuser(&create).await;
     let schema = database.schema();
@@ -247,8 +247,8 @@ async fn a_role_that_owns_nothing_will_do() {
     database.execute_as_superuser(&grant).await;
     let url = database.url_as(&name);
     let app = TestApp::start_with(&[("DATABASE_URL", &url)]).await;
-    app.create((CONTOSO, ADMIN), "as a guest").await;
-    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["as a guest"]);
+    app.create((CONTOSO, ADMIN), "with grants").await;
+    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["with grants"]);
     assert_eq!(app.titles((FABRIKAM, ADMIN)).await, Vec::<String>::new());
     drop(app);
     database
@@ -257,9 +257,9 @@ async fn a_role_that_owns_nothing_will_do() {
 }
 
 #[tokio::test]
-async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
+async fn startup_fails_with_reason_for_superuser_role() {
     let database = Database::create().await;
-    let name = format!("{}_boss", postgres::role());
+    let name = format!("{}_superuser_role", postgres::role());
     let create = format!(
         "CREATE ROLE {name} LOGIN PASSWORD '{}' SUPERUSER",
         postgres::role()
@@ -285,9 +285,9 @@ async fn the_binary_says_what_is_wrong_with_the_role_and_does_not_start() {
         .await;
 }
 
-/// What users write does not reach the log, not even where the database's client would write it down.
+/// User data is not logged, even at a log level at which the database client logs statements.
 #[tokio::test]
-async fn neither_titles_nor_names_reach_the_log() {
+async fn titles_and_user_names_are_not_logged() {
     let database = Database::create().await;
     let entra = crate::support::entra::MockEntra::start(
         crate::support::app::listen().await,
@@ -309,7 +309,7 @@ async fn neither_titles_nor_names_reach_the_log() {
     let (_, log) = service.finish();
     assert!(log.contains("/api/tasks"), "{log}");
     for secret in ["s3cret", "Ada Admin", postgres::role()] {
-        let told: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
-        assert!(told.is_empty(), "{secret}: {told:#?}");
+        let leaks: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+        assert!(leaks.is_empty(), "{secret}: {leaks:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The binary in a process of its own.
+//! Runs the binary as a separate process.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -14,20 +14,20 @@ use serde_json::Value;
 
 use crate::support::users::{API_CLIENT_ID, CONTOSO};
 
-/// How long to wait for a line of the log before a test has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for a log line or an answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The binary, running in a folder of its own, with nothing in its environment but settings.
+/// A running binary in a temporary folder. Its environment contains only settings.
 pub(crate) struct Service {
     pub(crate) address: String,
-    /// Where its metrics are, if anywhere.
+    /// The address of `/metrics`, if it is enabled.
     pub(crate) metrics_address: Option<String>,
     process: Child,
     lines: mpsc::Receiver<String>,
     directory: tempfile::TempDir,
 }
 
-/// The binary, not yet running, and its empty folder.
+/// Returns a command for the binary, and its empty folder.
 pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenant-tasks"));
@@ -39,12 +39,12 @@ pub(crate) fn command(settings: &[(&str, &str)]) -> (Command, tempfile::TempDir)
     (command, directory)
 }
 
-/// As few settings as will do, and these.
+/// The minimal settings and these.
 fn minimal_with<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let minimal = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_HOME_TENANT_ID", CONTOSO.id),
-        // Nobody listens there, so no test leaves this machine.
+        // Nothing listens on this port, so tests do not connect to other machines.
         ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
         ("PORT", "0"),
         ("LOG_FORMAT", "json"),
@@ -53,18 +53,18 @@ fn minimal_with<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> 
 }
 
 impl Service {
-    /// With as few settings as will do, and these.
+    /// Starts the binary with the minimal settings and these.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_with_file("", settings)
     }
 
-    /// The same with a `.env` in its folder.
+    /// Like [`Service::start`], with a `.env` in its folder.
     pub(crate) fn start_with_file(file: &str, settings: &[(&str, &str)]) -> Self {
         let (command, directory) = command(&minimal_with(settings));
         Self::spawn(command, directory, file)
     }
 
-    /// The same in a process that may have so many files open.
+    /// Like [`Service::start`], with a limit on open files.
     pub(crate) fn start_with_open_files(limit: u32, settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
@@ -110,30 +110,30 @@ impl Service {
         service
     }
 
-    /// The next line of the log that contains `text`.
+    /// Waits for the next log line that contains `text`.
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
         loop {
             let line = self
                 .lines
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| panic!("no line with {text:?}"));
+                .recv_timeout(TIMEOUT)
+                .unwrap_or_else(|_| panic!("no log line contains {text:?}"));
             if line.contains(text) {
                 return line;
             }
         }
     }
 
-    /// Gives `.env` another content, at one stroke.
+    /// Replaces `.env` atomically.
     pub(crate) fn rewrite_file(&self, file: &str) {
         write_file(self.directory.path(), file);
     }
 
-    /// What `.env` holds now.
+    /// Reads `.env`.
     pub(crate) fn file(&self) -> String {
         std::fs::read_to_string(self.directory.path().join(".env")).unwrap()
     }
 
-    /// Runs another command of the binary in its folder, and gives what that says.
+    /// Runs another command of the binary in its folder and returns its standard output.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
         let output = self.output_of(arguments);
         assert!(
@@ -142,15 +142,6 @@ impl Service {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The same with one that is to fail: what it says of that, and its exit code.
-    pub(crate) fn command_that_fails(&self, arguments: &[&str]) -> (String, Option<i32>) {
-        let output = self.output_of(arguments);
-        (
-            String::from_utf8(output.stderr).unwrap(),
-            output.status.code(),
-        )
     }
 
     fn output_of(&self, arguments: &[&str]) -> Output {
@@ -165,7 +156,7 @@ impl Service {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 
@@ -178,14 +169,14 @@ impl Service {
         assert!(status.success());
     }
 
-    /// Waits for the end, and gives the exit status and the log not read so far.
+    /// Waits for the process to exit. Returns its status and the log lines not read so far.
     pub(crate) fn finish(mut self) -> (ExitStatus, String) {
         let status = self.process.wait().unwrap();
         (status, self.lines.iter().collect::<Vec<_>>().join("\n"))
     }
 }
 
-/// A request whose answer leaves the connection open.
+/// Sends `GET /health` and leaves the connection open.
 pub(crate) fn health(stream: &mut TcpStream) -> io::Result<String> {
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")?;
     let mut answer = vec![0; 4096];
@@ -193,7 +184,7 @@ pub(crate) fn health(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
-/// A test that fails leaves no process behind.
+/// Ends the process even if the test fails.
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.process.kill();

@@ -1,8 +1,12 @@
-//! Settings: what stops the start, and that `.env.example` tells of every one.
+//! Validation of settings, and the documentation of each one in `.env.example`.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use tenant_tasks::config::{Config, VARIABLES, Variables, read_variables};
+use tenant_tasks::config::{
+    Config,
+    env_file::read_variables,
+    settings::{VARIABLES, Variables},
+};
 
 use crate::support::app::settings;
 
@@ -10,7 +14,7 @@ const AUTHORITY: &str = "http://127.0.0.1:1";
 const GUID: &str = "44444444-4444-4444-8444-444444444444";
 
 #[test]
-fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
+fn invalid_setting_is_named_without_its_value() {
     assert!(Config::parse(&settings(AUTHORITY, &[])).is_ok());
     for (variable, value) in [
         ("AZURE_API_CLIENT_ID", ""),
@@ -78,7 +82,11 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
         ),
         (
             "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslrootcert=system&sslmode=require",
+            "postgres://user:s3cret@db/tasks?sslmode=prefer",
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://user:s3cret@localhost/tasks?sslmode=allow",
         ),
         ("MAX_DATABASE_CONNECTIONS", "0"),
         ("METRICS_ADDR", "localhost"),
@@ -98,7 +106,7 @@ fn a_wrong_setting_stops_the_start_and_is_named_but_not_repeated() {
 }
 
 #[test]
-fn a_setting_may_be_written_in_more_than_one_way() {
+fn alternative_setting_formats_are_accepted() {
     let list = format!(" {GUID} ,{},", GUID.to_uppercase());
     for (variable, value) in [
         (
@@ -145,7 +153,7 @@ fn a_setting_may_be_written_in_more_than_one_way() {
 }
 
 #[test]
-fn the_home_tenant_is_allowed_unless_a_list_says_who_is() {
+fn home_tenant_is_allowed_unless_a_list_is_set() {
     let mut variables = settings(AUTHORITY, &[("AZURE_HOME_TENANT_ID", GUID)]);
     variables.remove("ALLOWED_TENANT_IDS");
     let allows = |variables: &Variables| {
@@ -194,17 +202,17 @@ fn sovereign_clouds_have_their_own_issuers() {
 }
 
 #[test]
-fn the_example_file_has_every_setting_with_one_comment_each_and_parses() {
+fn env_example_documents_every_setting_and_parses() {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".env.example")).unwrap();
     let mut names = BTreeSet::new();
     let mut previous = "";
     for line in text.lines() {
-        // One has no value that would do for everybody, not even an empty one.
+        // ALLOWED_TENANT_IDS is commented out, because neither an empty value nor any other suits all operators.
         if let Some((name, _)) = line.trim_start_matches("# ").split_once('=')
             && VARIABLES.contains(&name)
         {
-            assert!(previous.starts_with("# "), "no comment above {line}");
+            assert!(previous.starts_with("# "), "missing comment above {line}");
             names.insert(name);
         }
         previous = line;
@@ -218,9 +226,9 @@ fn the_example_file_has_every_setting_with_one_comment_each_and_parses() {
         variables
             .keys()
             .all(|name| VARIABLES.contains(&name.as_str())),
-        "in the file only settings"
+        "the file contains an unknown setting"
     );
-    // What its comments tell a newcomer to fill in is all that is needed.
+    // The file is complete after these two values are filled in.
     for variable in ["AZURE_API_CLIENT_ID", "AZURE_HOME_TENANT_ID"] {
         variables.insert(variable.to_owned(), GUID.to_owned());
     }
@@ -228,12 +236,12 @@ fn the_example_file_has_every_setting_with_one_comment_each_and_parses() {
 }
 
 #[test]
-fn a_line_of_the_file_that_makes_no_sense_is_named_by_its_number() {
+fn invalid_env_file_line_is_reported_by_number() {
     let directory = tempfile::tempdir().unwrap();
     for line in [
         "s3cret without a name",
-        "s3cret without a name # and a comment",
-        "NAME='s3cret without an end",
+        "s3cret without a name # with a comment",
+        "NAME='s3cret without a closing quote",
     ] {
         fs::write(
             directory.path().join(".env"),

@@ -1,4 +1,4 @@
-//! Tasks: what is kept, how it is answered, and what is refused.
+//! The task routes: storage, responses and validation.
 
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_task_is_created_listed_changed_and_deleted() {
+async fn task_can_be_created_listed_updated_and_deleted() {
     let app = TestApp::start().await;
     let editor = (CONTOSO, EDITOR);
     let tenant = CONTOSO.id;
@@ -93,7 +93,7 @@ async fn a_task_is_created_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn ids_count_from_one_in_each_tenant_and_are_never_given_twice() {
+async fn ids_start_at_one_per_tenant_and_are_not_reused() {
     let app = TestApp::start().await;
     assert_eq!(app.create((CONTOSO, ADMIN), "a").await, 1);
     assert_eq!(app.create((CONTOSO, EDITOR), "b").await, 2);
@@ -104,7 +104,7 @@ async fn ids_count_from_one_in_each_tenant_and_are_never_given_twice() {
 }
 
 #[tokio::test]
-async fn a_title_is_kept_exactly_as_sent() {
+async fn title_is_stored_exactly_as_sent() {
     let app = TestApp::start().await;
     let longest = "ü".repeat(500);
     for title in [
@@ -130,9 +130,9 @@ async fn a_title_is_kept_exactly_as_sent() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_wrong_is_refused_with_what_is_wrong_and_changes_nothing() {
+async fn invalid_body_is_rejected_and_changes_nothing() {
     let app = TestApp::start().await;
-    app.create((CONTOSO, EDITOR), "as it was").await;
+    app.create((CONTOSO, EDITOR), "unchanged").await;
     let too_long = "x".repeat(501);
     let cases: Vec<(&str, Value, &str, &str)> = vec![
         ("POST", json!({}), "title", "missing"),
@@ -208,11 +208,11 @@ async fn a_body_that_is_wrong_is_refused_with_what_is_wrong_and_changes_nothing(
             "{body}"
         );
     }
-    assert_eq!(app.titles((CONTOSO, EDITOR)).await, ["as it was"]);
+    assert_eq!(app.titles((CONTOSO, EDITOR)).await, ["unchanged"]);
 }
 
 #[tokio::test]
-async fn every_wrong_member_is_named_at_once() {
+async fn all_invalid_members_are_reported_together() {
     let app = TestApp::start().await;
     app.create((CONTOSO, EDITOR), "task").await;
     let body = json!({ "title": "", "completed": "no" });
@@ -244,7 +244,7 @@ async fn unknown_members_are_ignored() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_refused() {
+async fn body_that_is_not_json_is_rejected() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, EDITOR).sign();
     let json = Some("application/json");
@@ -306,7 +306,7 @@ async fn what_is_not_json_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_over_64_kib_is_refused() {
+async fn body_over_64_kib_is_rejected() {
     let app = TestApp::start().await;
     let empty = json!({ "title": "x", "padding": "" }).to_string().len();
     let padded = |bytes: usize| json!({ "title": "x", "padding": "p".repeat(bytes - empty) });
@@ -333,7 +333,7 @@ async fn a_body_over_64_kib_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_in_the_path_is_a_positive_integer() {
+async fn task_id_in_path_must_be_a_positive_integer() {
     let app = TestApp::start().await;
     for id in [
         "0",
@@ -367,7 +367,7 @@ async fn an_id_in_the_path_is_a_positive_integer() {
 }
 
 #[tokio::test]
-async fn a_long_list_is_read_page_by_page() {
+async fn long_list_can_be_read_page_by_page() {
     let app = TestApp::start().await;
     let admin = (CONTOSO, ADMIN);
     for number in 1..=5 {
@@ -381,11 +381,11 @@ async fn a_long_list_is_read_page_by_page() {
         )
         .await;
     }
-    let pages = async |who| {
+    let pages = async |caller| {
         let mut path = "/api/tasks?limit=2".to_owned();
         let mut pages: Vec<Vec<u64>> = Vec::new();
         loop {
-            let answer = app.send_as(who, Method::GET, &path, None).await;
+            let answer = app.send_as(caller, Method::GET, &path, None).await;
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
             pages.push(
                 answer
@@ -419,7 +419,7 @@ async fn a_long_list_is_read_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_page_that_makes_no_sense_is_refused() {
+async fn invalid_page_parameters_are_rejected() {
     let app = TestApp::start().await;
     for (query, member) in [
         ("limit=0", "limit"),
@@ -446,14 +446,14 @@ async fn a_page_that_makes_no_sense_is_refused() {
             "{query}"
         );
     }
-    let most = app
+    let largest = app
         .send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks?limit=1000", None)
         .await;
-    assert_eq!(most.status, StatusCode::OK);
+    assert_eq!(largest.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn an_unknown_path_or_method_is_answered_in_json() {
+async fn unknown_path_or_method_gets_a_json_error() {
     let app = TestApp::start().await;
     for path in ["/", "/api", "/api/tasks/", "/api/tasks/1/2", "/API/TASKS"] {
         let answer = app.send(Method::GET, path, None, None).await;

@@ -1,12 +1,12 @@
-//! What the benchmark measures against: a stand-in for Entra, its tokens, and the floor.
+//! The reference servers of the benchmark: a mock Entra with its tokens, and two floors.
 //!
-//! The floor is the service's own path from the connection to the store and back, without asking who
-//! calls; a second one checks the signature of each request's token besides, and nothing else of it.
+//! The first floor runs the service's code from the connection to the store and back, without authentication. The
+//! second floor also verifies the signature of each token, but does not check its claims.
 //!
-//! `bench DIR ROUNDS NEW_PER_ROUND` writes the tokens and, once everything is up, `ready.json` into DIR,
-//! and serves until it is stopped. `tests/bench/run` starts it.
+//! `bench DIR ROUNDS NEW_PER_ROUND` writes the tokens into DIR. When all servers listen, it writes `ready.json` there.
+//! It serves until it is stopped. `tests/bench/run` starts it.
 
-#[expect(dead_code, reason = "a benchmark needs no broken tokens")]
+#[expect(dead_code, reason = "the benchmark does not use all test fixtures")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -40,19 +40,19 @@ use support::{
 };
 use tenant_tasks::{
     clock::SystemClock,
-    config::{Config, Variables},
+    config::{Config, settings::Variables},
     ids::{Owner, Reach},
     routes, server,
-    tasks::{NewTask, Page, Title, response::list_response, store::Tasks},
-    telemetry::log::Log,
+    tasks::{NewTask, Page, Title, response::TaskList, store::Tasks},
+    telemetry::{log::Log, request::RequestMetrics},
 };
 use tokio::net::TcpListener;
 
-/// The service's allocator, so that the floor has no other.
+/// The same allocator as in the service.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Tokens that one load sends in turn.
+/// The number of tokens that the load `many` sends in turn.
 const MANY: usize = 10_000;
 
 #[tokio::main]
@@ -77,7 +77,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         new_per_round.parse::<usize>()?,
     );
 
-    let stop = server::stop_signal()?;
+    let stop = server::shutdown_signal()?;
     let clock = Arc::new(SystemClock::new());
     let entra = MockEntra::start(TcpListener::bind("127.0.0.1:0").await?, clock);
     let (floor, rsa_floor) = (
@@ -108,18 +108,13 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         "rsa_verify_seconds": seconds_of_one_verification(&entra),
     });
 
-    // As the service would be started, so that the floor logs what it does.
+    // The same logging as in the service, so that the floors bear the same cost.
     let settings = Variables::from([
         ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
         ("ALLOWED_TENANT_IDS".to_owned(), CONTOSO.id.to_owned()),
     ]);
     let config = Config::parse(&settings)?;
-    let _log = Log::start(
-        config.log_filter,
-        config.log_format,
-        #[cfg(feature = "otlp")]
-        None,
-    );
+    let _log = Log::start(config.log_filter, config.log_format, None);
     fs::write(directory.join("ready.json.tmp"), ready.to_string())?;
     fs::rename(
         directory.join("ready.json.tmp"),
@@ -131,7 +126,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             .route("/health", get(async || "healthy"))
             .route("/api/tasks", check.post(create))
             .with_state(Tasks::in_memory(usize::MAX));
-        routes::layered(routes, &config.allowed_origins, None)
+        routes::layered(routes, &config.allowed_origins, RequestMetrics::default())
     };
     tokio::spawn(server::serve(
         rsa_floor,
@@ -158,7 +153,7 @@ fn named_token(entra: &MockEntra, tenant: Tenant, user: User) -> (String, Value)
     (format!("{}/{}", tenant.name, user.name), token.into())
 }
 
-/// Good tokens of contoso's editor, each another one.
+/// Writes distinct valid tokens of the editor in contoso.
 struct Tokens<'a> {
     entra: &'a MockEntra,
     count: usize,
@@ -180,7 +175,7 @@ impl Tokens<'_> {
     }
 }
 
-/// The stand-in's signing key, as the service would hold it.
+/// The signing key of the mock Entra, in the form in which the service caches it.
 static KEY: LazyLock<DecodingKey> = LazyLock::new(|| {
     let jwk = SigningKey::first().jwk();
     let part = |name: &str| {
@@ -195,8 +190,11 @@ fn is_signed(token: &str) -> bool {
     crypto::verify(signature, message.as_bytes(), &KEY, Algorithm::RS256).expect("a usable key")
 }
 
-/// What checking a signature costs when nothing else is done, in seconds: the median of some batches.
-#[expect(clippy::disallowed_methods, reason = "a measurement")]
+/// Measures the verification of one signature, in seconds: the median of several batches.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the benchmark measures real time"
+)]
 fn seconds_of_one_verification(entra: &MockEntra) -> f64 {
     const BATCHES: usize = 21;
     const PER_BATCH: u32 = 500;
@@ -215,7 +213,7 @@ fn seconds_of_one_verification(entra: &MockEntra) -> f64 {
 }
 
 fn owner() -> Owner {
-    let parse = "the stand-in's ids are GUIDs";
+    let parse = "the IDs of the mock Entra are GUIDs";
     Owner {
         tenant: CONTOSO.id.parse().expect(parse),
         user: EDITOR.oid(CONTOSO).parse().expect(parse),
@@ -224,9 +222,9 @@ fn owner() -> Owner {
 
 async fn list(State(tasks): State<Tasks>, page: Page) -> Response {
     let Owner { tenant, user } = owner();
-    list_response(tasks, tenant, Reach::User(user), page)
-        .await
-        .expect("memory answers")
+    let list = TaskList::start(tasks, tenant, Reach::User(user), page).await;
+    list.expect("the store in memory does not fail")
+        .into_response()
 }
 
 async fn list_if_signed(tasks: State<Tasks>, headers: HeaderMap, page: Page) -> Response {
@@ -245,11 +243,14 @@ struct Create {
 }
 
 async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>) -> Json<Value> {
-    let title = Title::parse(title).expect("a good title");
+    let title = Title::parse(title).expect("a valid title");
     let new = NewTask {
         title,
         owner_name: EDITOR.full_name().to_owned(),
     };
-    let task = tasks.insert(owner(), new).await.expect("memory answers");
+    let task = tasks
+        .insert(owner(), new)
+        .await
+        .expect("the store in memory does not fail");
     Json(json!({ "id": task.id }))
 }

@@ -1,6 +1,6 @@
-//! How the cost of the store grows: with the tasks of a tenant, with tenants, and with users of a tenant.
+//! Measures how the time of store operations grows with tasks per tenant, tenants, and users per tenant.
 //!
-//! `bench_store` prints one line a size: microseconds of each operation, without HTTP around it.
+//! `bench_store` prints one line per size: the microseconds of each operation, without HTTP.
 
 use std::{
     hint::black_box,
@@ -16,7 +16,7 @@ use tenant_tasks::{
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How often each operation is done at each size.
+/// The number of calls of each operation at each size.
 const TIMES: usize = 20_000;
 
 #[tokio::main(flavor = "current_thread")]
@@ -36,7 +36,7 @@ async fn main() {
     }
 }
 
-/// A store of so many tasks in all, of so many tenants with so many users each.
+/// Measures a store with `tasks` tasks in total, in `tenants` tenants with `users` users each.
 async fn measure(tasks: usize, tenants: usize, users: usize) {
     let store = Tasks::in_memory(usize::MAX);
     let owner = |number: usize| Owner {
@@ -47,13 +47,13 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
         insert(&store, owner(number)).await;
     }
     let per_tenant = tasks / tenants;
-    // Somewhere else each time, as random as need be: a large stride around the ids there are.
+    // Spreads the calls over all IDs with a large stride.
     let place = |turn: usize| (turn * 7_919_317) % tasks;
     let id = |turn: usize| -> TaskId {
         (place(turn) / tenants % per_tenant + 1)
             .to_string()
             .parse()
-            .expect("an id")
+            .expect("an ID")
     };
     let ids: Vec<_> = (0..TIMES)
         .map(|turn| (owner(place(turn)), id(turn)))
@@ -70,7 +70,7 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
             store
                 .list(owner.tenant, Reach::Tenant, page)
                 .await
-                .expect("memory answers"),
+                .expect("the store in memory does not fail"),
         );
     })
     .await;
@@ -84,7 +84,7 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
             store
                 .update(owner.tenant, Reach::Tenant, id, update)
                 .await
-                .expect("memory answers"),
+                .expect("the store in memory does not fail"),
         );
     })
     .await;
@@ -93,7 +93,7 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
         store
             .remove(owner.tenant, id)
             .await
-            .expect("memory answers");
+            .expect("the store in memory does not fail");
     })
     .await;
     println!(
@@ -103,7 +103,7 @@ async fn measure(tasks: usize, tenants: usize, users: usize) {
 
 async fn insert(store: &Tasks, owner: Owner) {
     let title =
-        Title::parse("A title of forty characters, no more: ok".to_owned()).expect("a good title");
+        Title::parse("A title of forty characters, no more: ok".to_owned()).expect("a valid title");
     store
         .insert(
             owner,
@@ -113,17 +113,20 @@ async fn insert(store: &Tasks, owner: Owner) {
             },
         )
         .await
-        .expect("memory answers");
+        .expect("the store in memory does not fail");
 }
 
-/// Microseconds of one call.
-#[expect(clippy::disallowed_methods, reason = "a measurement")]
+/// The microseconds of one call, on average.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the benchmark measures real time"
+)]
 async fn time(operation: impl AsyncFn(usize)) -> f64 {
     let started = Instant::now();
     for turn in 0..TIMES {
         operation(turn).await;
     }
-    let each: Duration = started.elapsed() / u32::try_from(TIMES).expect("not that many");
+    let each: Duration = started.elapsed() / u32::try_from(TIMES).expect("TIMES fits into 32 bits");
     each.as_secs_f64() * 1e6
 }
 

@@ -1,5 +1,5 @@
-//! The keys document: whatever is answered, it does not panic, and a key is used only if a
-//! second reader finds it usable too.
+//! Fuzzes the parser of keys documents. No input may cause a panic, and the parser must use exactly the keys that the
+//! independent check below accepts.
 
 #![no_main]
 
@@ -11,14 +11,14 @@ use tenant_tasks::auth::fuzzing::merge_keys;
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 
 fuzz_target!(|data: &[u8]| {
-    let Some((held, refused)) = merge_keys(data, TENANT.parse().unwrap()) else {
+    let Some((accepted, rejected)) = merge_keys(data, TENANT.parse().unwrap()) else {
         return;
     };
     let document: Value = serde_json::from_slice(data).unwrap();
     let keys = document["keys"].as_array().unwrap();
-    assert!(keys.len() <= 100 && held >= 1 && held + refused <= keys.len());
+    assert!(keys.len() <= 100 && accepted >= 1 && accepted + rejected <= keys.len());
     let usable = keys.iter().filter(|key| is_usable(key)).count();
-    assert_eq!(usable, keys.len() - refused);
+    assert_eq!(usable, keys.len() - rejected);
 });
 
 fn is_usable(key: &Value) -> bool {

@@ -1,5 +1,5 @@
-//! The token path: whatever is sent, it does not panic, and what it accepts is what a second
-//! reader finds acceptable too.
+//! Fuzzes token verification. No input may cause a panic, and each accepted token must pass the independent check
+//! below.
 //!
 //! An input is a token as text, or a header and claims as JSON with a line break between them.
 

@@ -1,9 +1,9 @@
-//! The whole service and the local Entra on this machine, with no Azure account.
+//! The service and a mock Entra on this machine, without an Azure account.
 //!
-//! `PORT` (8000) is the API's, `ENTRA_PORT` (8001) the stand-in's. Nothing else is read
-//! from the environment but `RUST_LOG` and `LOG_FORMAT`.
+//! The API listens on `PORT` (8000), the mock Entra on `ENTRA_PORT` (8001). Apart from these, only `RUST_LOG` and
+//! `LOG_FORMAT` are read from the environment.
 
-#[expect(dead_code, reason = "the sandbox needs no broken tokens")]
+#[expect(dead_code, reason = "the sandbox does not use all test fixtures")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,11 +16,11 @@ use support::{
 use tenant_tasks::{
     auth::Verifier,
     clock::SystemClock,
-    config::{Config, Variables},
+    config::{Config, settings::Variables},
     routes::{self, AppState},
     server,
     tasks::store::Tasks,
-    telemetry::log::Log,
+    telemetry::{log::Log, request::RequestMetrics},
 };
 use tokio::net::TcpListener;
 
@@ -36,29 +36,26 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let stop = server::stop_signal()?;
+    let stop = server::shutdown_signal()?;
     let clock = Arc::new(SystemClock::new());
     let entra = MockEntra::start(listen("ENTRA_PORT", "8001").await?, clock.clone());
     let listener = listen("PORT", "8000").await?;
 
     let config = Config::parse(&settings(&entra))?;
-    let _log = Log::start(
-        config.log_filter,
-        config.log_format,
-        #[cfg(feature = "otlp")]
-        None,
-    );
+    let _log = Log::start(config.log_filter, config.log_format, None);
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
     let state = AppState {
         verifier: Arc::clone(&verifier),
         tasks,
     };
-    let app = routes::router(state, &config.allowed_origins, config.docs.as_ref(), None);
+    let docs = config.docs.as_ref();
+    let metrics = RequestMetrics::default();
+    let app = routes::router(state, &config.allowed_origins, docs, metrics);
 
     println!(
         "{}",
-        tour(
+        instructions(
             &format!("http://{}", listener.local_addr()?),
             &entra.authority
         )
@@ -95,12 +92,12 @@ async fn listen(variable_name: &str, default: &str) -> Result<TcpListener, Strin
     let port = variable(variable_name).unwrap_or_else(|| default.to_owned());
     let port: u16 = port
         .parse()
-        .map_err(|_| format!("{variable_name} must be a port"))?;
+        .map_err(|_| format!("{variable_name} must be a port number"))?;
     TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|error| {
             format!(
-                "cannot listen on 127.0.0.1:{port}: {error}; {variable_name} chooses another port"
+                "cannot listen on 127.0.0.1:{port}: {error}; set {variable_name} to another port"
             )
         })
 }
@@ -108,18 +105,18 @@ async fn listen(variable_name: &str, default: &str) -> Result<TcpListener, Strin
 fn variable(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the sandbox has two settings of its own"
+        reason = "the sandbox reads PORT and ENTRA_PORT itself"
     )]
     env::var(name).ok()
 }
 
-fn tour(api: &str, entra: &str) -> String {
+fn instructions(api: &str, entra: &str) -> String {
     format!(
-        r#"tenant-tasks sandbox: the API on {api}, the local Entra on {entra}
+        r#"API: {api}, local Entra: {entra}
 
-In a browser: {api}/docs, Authorize, and choose who you are.
+In a browser, open {api}/docs, click Authorize and choose a user.
 
-Or paste into another terminal:
+Or run in another terminal:
 
   TOKEN=$(curl -s {entra}/token/contoso/admin)
   curl -s {api}/api/me -H "Authorization: Bearer $TOKEN"
@@ -127,8 +124,8 @@ Or paste into another terminal:
     -H 'Content-Type: application/json' -d '{{"title":"Try the sandbox"}}'
   curl -s {api}/api/tasks -H "Authorization: Bearer $TOKEN"
 
-Organisations: contoso and fabrikam; northwind is not allowed.
-People in each: admin, editor, reader, norole. For a version 2 token add ?version=2.
-Ctrl-C stops it; its tasks live in memory and go with it."#
+Tenants: contoso and fabrikam are on the allow-list, northwind is not.
+Users in each tenant: admin, editor, reader, norole. Add ?version=2 for a version 2 token.
+Ctrl-C stops the sandbox. Its tasks are in memory and are then lost."#
     )
 }

@@ -1,9 +1,9 @@
-//! The service as its users meet it: over HTTP, on a port of its own.
+//! The service in the process of a test, called over HTTP.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use tenant_tasks::{
     auth::Verifier,
     clock::Clock,
-    config::{Config, Variables},
+    config::{Config, settings::Variables},
     routes::{self, AppState},
-    server::{self, Tally},
+    server::{self, Connections},
     tasks::store::Tasks,
     telemetry::{
-        metrics::{self, Watched},
+        log::DroppedLines,
+        metrics::{self, MetricsSources},
         request::RequestMetrics,
-        store::Timings,
     },
 };
 use tokio::net::TcpListener;
@@ -34,24 +34,24 @@ use super::{
     users::{API_CLIENT_ID, CONTOSO, FABRIKAM, Tenant, User},
 };
 
-/// A running service with the local Entra of its own.
+/// A running service and its mock Entra.
 pub struct TestApp {
     pub address: String,
     pub entra: MockEntra,
     pub clock: Arc<SteppedClock>,
-    /// Keys are refreshed only when a test says so, not in the background.
+    /// Refreshes keys only when a test calls it, not in the background.
     pub verifier: Arc<Verifier>,
-    /// Where its tasks are, if not in memory.
+    /// The database of the tasks; `None` if they are in memory.
     pub database: Option<Database>,
-    /// What Prometheus is answered.
+    /// Serves `/metrics`.
     pub metrics: Router,
     client: reqwest::Client,
 }
 
-/// Whether this is the suite with tasks in PostgreSQL: the same tests are compiled into both.
+/// Whether this is the suite with tasks in PostgreSQL. The same tests are compiled into both suites.
 const ON_POSTGRES: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"api_postgres");
 
-/// What came back.
+/// A response, read completely.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -59,24 +59,24 @@ pub struct Answer {
     pub body: String,
 }
 
-/// A clock that stands still but for the steps of a test.
+/// A clock that advances only when a test steps it.
 #[derive(Default)]
 pub struct SteppedClock {
     stepped_millis: AtomicU64,
 }
 
 impl TestApp {
-    /// With contoso and fabrikam on the allow-list, and every setting at its default.
+    /// Starts the service with contoso and fabrikam on the allow-list and default settings.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// The same with some settings changed.
+    /// Like [`TestApp::start`], with some settings changed.
     pub async fn start_with(changes: &[(&str, &str)]) -> Self {
         Self::start_within(changes, |_| {}).await
     }
 
-    /// The same with other bounds for its connections.
+    /// Like [`TestApp::start_with`], with changed connection limits.
     pub async fn start_within(
         changes: &[(&str, &str)],
         change: impl FnOnce(&mut server::Limits),
@@ -94,34 +94,32 @@ impl TestApp {
                 .entry("DATABASE_URL".to_owned())
                 .or_insert_with(|| database.url());
         }
-        let config = Config::parse(&settings).expect("good settings");
-        let verifier = Verifier::new(config.tokens, config.access, clock.clone()).expect("TLS");
+        let config = Config::parse(&settings).expect("valid settings");
+        let verifier =
+            Verifier::new(config.tokens, config.access, clock.clone()).expect("an HTTP client");
         let verifier = Arc::new(verifier);
-        let (requests, timings) = (RequestMetrics::default(), Timings::default());
-        let tasks = Tasks::open(&config.store)
-            .await
-            .expect("a store")
-            .timed(timings.clone());
+        let requests = RequestMetrics::default();
+        let tasks = Tasks::open(&config.store).await.expect("a store");
         let state = AppState {
             verifier: Arc::clone(&verifier),
             tasks: tasks.clone(),
         };
         let docs = config.docs.as_ref();
-        let app = routes::router(state, &config.allowed_origins, docs, Some(requests.clone()));
+        let app = routes::router(state, &config.allowed_origins, docs, requests.clone());
         let mut limits = server::Limits::new(config.max_connections);
         change(&mut limits);
         let listener = listen().await;
         let address = format!("http://{}", listener.local_addr().expect("an address"));
-        let connections = Arc::new(Tally::default());
-        let watched = Watched {
+        let connections = Arc::new(Connections::default());
+        let metrics = metrics::router(MetricsSources {
+            requests,
             verifier: Arc::clone(&verifier),
             tasks,
             connections: Arc::clone(&connections),
             max_connections: limits.max_connections,
-            dropped_log_lines: Box::new(|| 0),
-            are_settings_current: Box::new(|| true),
-        };
-        let metrics = metrics::router(&requests, &timings, watched);
+            dropped_log_lines: DroppedLines::default(),
+            are_settings_current: Arc::new(AtomicBool::new(true)),
+        });
         tokio::spawn(server::serve(
             listener,
             app,
@@ -144,7 +142,7 @@ impl TestApp {
         }
     }
 
-    /// A request as `curl` would send it; `body` goes as JSON.
+    /// Sends a request with an optional bearer token and JSON body.
     pub async fn send(
         &self,
         method: Method,
@@ -164,13 +162,13 @@ impl TestApp {
         answer(request).await
     }
 
-    /// A request built by hand.
+    /// Builds a request that the test completes and sends itself.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.address))
     }
 
-    /// A request by a user with a good token.
+    /// Sends a request with a valid token of the user.
     pub async fn send_as(
         &self,
         (tenant, user): (Tenant, User),
@@ -182,28 +180,28 @@ impl TestApp {
         self.send(method, path, Some(&token), body).await
     }
 
-    /// `GET /api/me` with this token.
+    /// Sends `GET /api/me` with this token.
     pub async fn me(&self, token: &str) -> Answer {
         self.send(Method::GET, "/api/me", Some(token), None).await
     }
 
-    /// Creates a task and gives its id.
-    pub async fn create(&self, who: (Tenant, User), title: &str) -> u64 {
+    /// Creates a task and returns its ID.
+    pub async fn create(&self, caller: (Tenant, User), title: &str) -> u64 {
         let answer = self
             .send_as(
-                who,
+                caller,
                 Method::POST,
                 "/api/tasks",
                 Some(json!({ "title": title })),
             )
             .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
-        answer.json()["id"].as_u64().expect("an id")
+        answer.json()["id"].as_u64().expect("an ID")
     }
 
-    /// The titles of `GET /api/tasks`, in the order of the answer.
-    pub async fn titles(&self, who: (Tenant, User)) -> Vec<String> {
-        let answer = self.send_as(who, Method::GET, "/api/tasks", None).await;
+    /// Returns the titles that `GET /api/tasks` lists, in that order.
+    pub async fn titles(&self, caller: (Tenant, User)) -> Vec<String> {
+        let answer = self.send_as(caller, Method::GET, "/api/tasks", None).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let tasks = answer.json();
         let titles = tasks.as_array().expect("an array").iter();
@@ -218,31 +216,31 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
     }
 
-    /// The sentence of an error.
+    /// The `detail` of an error.
     pub fn detail(&self) -> String {
         self.json()["detail"]
             .as_str()
-            .expect("a detail that is a string")
+            .expect("detail is a string")
             .to_owned()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .get(name)
-            .map(|value| value.to_str().expect("a header of ASCII"))
+            .map(|value| value.to_str().expect("the header is ASCII"))
     }
 }
 
 impl SteppedClock {
-    /// Where every test begins, since the Unix epoch: in the year 2027.
+    /// The start of every test, since the Unix epoch: in January 2027.
     const START: Duration = Duration::from_hours(500_000);
 
     pub fn step(&self, by: Duration) {
-        let millis = u64::try_from(by.as_millis()).expect("a step of less than 500 million years");
+        let millis = u64::try_from(by.as_millis()).expect("the step fits into 64 bits");
         self.stepped_millis.fetch_add(millis, Ordering::SeqCst);
     }
 
-    /// How long ago a moment of the monotonic clock was.
+    /// The time since a moment of the monotonic clock.
     pub fn since(&self, moment: Duration) -> Duration {
         self.monotonic().saturating_sub(moment)
     }
@@ -258,7 +256,7 @@ impl Clock for SteppedClock {
     }
 }
 
-/// The settings of a service that trusts the stand-in at `authority`.
+/// The settings of a service that trusts the mock Entra at `authority`.
 pub fn settings(authority: &str, changes: &[(&str, &str)]) -> Variables {
     let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
     let settings = [
@@ -272,11 +270,11 @@ pub fn settings(authority: &str, changes: &[(&str, &str)]) -> Variables {
         .collect()
 }
 
-/// Sends the request and reads the whole answer.
+/// Sends the request and reads the complete response.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+    let response = request.send().await.expect("a response");
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.text().await.expect("a body of text");
+    let body = response.text().await.expect("a text body");
     Answer {
         status,
         headers,
@@ -284,7 +282,7 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     }
 }
 
-/// A listener on a free port of loopback.
+/// Listens on a free loopback port.
 pub async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }

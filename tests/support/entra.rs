@@ -1,6 +1,6 @@
-//! The mock Entra on loopback: keys documents, tokens for the asking, and a page to sign in.
+//! A mock Entra on loopback: keys documents, tokens on request, and a sign-in page.
 //!
-//! It counts how often each tenant's keys were fetched, and fails on demand.
+//! It counts the fetches of each tenant's keys and fails on demand.
 
 use std::{
     collections::HashMap,
@@ -29,14 +29,14 @@ use super::{
     users::{TENANTS, Tenant, USERS, User},
 };
 
-/// A running stand-in; cloning gives another handle to it.
+/// A running mock Entra. A clone is another handle to the same server.
 #[derive(Clone)]
 pub struct MockEntra {
-    /// Its base URL: what `AZURE_AUTHORITY_HOST` is set to.
+    /// Its base URL, the value for `AZURE_AUTHORITY_HOST`.
     pub authority: String,
     tenants: Arc<Mutex<HashMap<String, PublishedKeys>>>,
     all_fetches: Arc<AtomicUsize>,
-    under_way: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
     most_at_once: Arc<AtomicUsize>,
     absent_delay_millis: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
@@ -48,18 +48,18 @@ struct PublishedKeys {
     fetches: usize,
 }
 
-/// How a tenant's keys document is answered.
+/// The response to requests for a tenant's keys document.
 #[derive(Clone, Debug)]
 pub enum KeysResponse {
-    /// As it should be.
+    /// The published document.
     Published,
-    /// With this status and no document.
+    /// This status, without a document.
     Status(u16),
-    /// As it should be, after a while.
+    /// The published document, after a delay.
     Delay(Duration),
-    /// With a redirect to another tenant's document, which is there.
+    /// A redirect to the document of another tenant, which exists.
     RedirectTo(Tenant),
-    /// With these bytes in place of the document.
+    /// These bytes instead of the document.
     Bytes(Vec<u8>),
 }
 
@@ -85,7 +85,7 @@ impl MockEntra {
             authority: format!("http://{address}"),
             tenants: Arc::new(Mutex::new(tenants.into_iter().collect())),
             all_fetches: Arc::default(),
-            under_way: Arc::default(),
+            in_flight: Arc::default(),
             most_at_once: Arc::default(),
             absent_delay_millis: Arc::default(),
             clock,
@@ -99,67 +99,71 @@ impl MockEntra {
         entra
     }
 
-    /// Publishes these keys for the tenant from now on.
+    /// Replaces the keys that the tenant publishes.
     pub fn publish(&self, tenant: Tenant, keys: &[Value]) {
         self.with_tenant(tenant.id, |tenant| tenant.keys = keys.to_vec());
     }
 
-    /// Answers the tenant's keys document in this way from now on.
+    /// Sets the response for the tenant's keys document.
     pub fn set_keys_response(&self, tenant: Tenant, response: KeysResponse) {
         self.with_tenant(tenant.id, |tenant| tenant.response = response);
     }
 
-    /// How often the tenant's keys document has been asked for.
+    /// The number of requests for the tenant's keys document.
     pub fn fetches(&self, tenant: Tenant) -> usize {
         self.with_tenant(tenant.id, |tenant| tenant.fetches)
             .unwrap_or_default()
     }
 
-    /// How often any keys document has been asked for, of tenants that do not exist too.
+    /// The number of requests for any keys document, including those of unknown tenants.
     pub fn all_fetches(&self) -> usize {
         self.all_fetches.load(Ordering::SeqCst)
     }
 
-    /// How many keys documents were asked for at the same time, at most.
+    /// The highest number of concurrent requests for keys documents.
     pub fn most_at_once(&self) -> usize {
         self.most_at_once.load(Ordering::SeqCst)
     }
 
-    /// Takes this long from now on to say that a tenant does not exist.
+    /// Delays the error for unknown tenants.
     pub fn delay_absent_tenants(&self, millis: u64) {
         self.absent_delay_millis.store(millis, Ordering::SeqCst);
     }
 
-    /// A good token of version 1.
+    /// A valid version 1 token.
     pub fn v1(&self, tenant: Tenant, user: User) -> Token {
         Token::v1(tenant, user, self.now())
     }
 
-    /// A good token of version 2.
+    /// A valid version 2 token.
     pub fn v2(&self, tenant: Tenant, user: User) -> Token {
         Token::v2(tenant, user, &self.authority, self.now())
     }
 
-    /// The present, in seconds since the Unix epoch.
+    /// The current time, in seconds since the Unix epoch.
     pub fn now(&self) -> u64 {
         self.clock.since_epoch().as_secs()
     }
 
-    fn with_tenant<T>(&self, tenant: &str, act: impl FnOnce(&mut PublishedKeys) -> T) -> Option<T> {
+    fn with_tenant<T>(
+        &self,
+        tenant: &str,
+        update: impl FnOnce(&mut PublishedKeys) -> T,
+    ) -> Option<T> {
         self.tenants
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_mut(tenant)
-            .map(act)
+            .map(update)
     }
 }
 
 async fn keys_document(State(entra): State<MockEntra>, Path(tenant): Path<String>) -> Response {
     entra.all_fetches.fetch_add(1, Ordering::SeqCst);
-    let under_way = entra.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-    entra.most_at_once.fetch_max(under_way, Ordering::SeqCst);
+    let in_flight = entra.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+    entra.most_at_once.fetch_max(in_flight, Ordering::SeqCst);
     let answer = answer_keys(&entra, &tenant).await;
-    entra.under_way.fetch_sub(1, Ordering::SeqCst);
+    entra.in_flight.fetch_sub(1, Ordering::SeqCst);
     answer
 }
 
@@ -171,7 +175,7 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
     match answer {
         Some((KeysResponse::Published, document)) => Json(document).into_response(),
         Some((KeysResponse::Status(status), _)) => StatusCode::from_u16(status)
-            .expect("a status")
+            .expect("a valid status")
             .into_response(),
         Some((KeysResponse::Delay(delay), document)) => {
             tokio::time::sleep(delay).await;
@@ -207,7 +211,7 @@ async fn token(
     let (Some(tenant), Some(user)) = (tenant, user) else {
         let names = |names: Vec<&str>| names.join(", ");
         let help = format!(
-            "no such user: ask for /token/{{tenant}}/{{user}} with one of {} and one of {}\n",
+            "unknown user: request /token/{{tenant}}/{{user}} with a tenant of {} and a user of {}\n",
             names(TENANTS.iter().map(|known| known.name).collect()),
             names(USERS.iter().map(|known| known.name).collect()),
         );
@@ -216,6 +220,6 @@ async fn token(
     match query.version.as_deref() {
         None | Some("1") => entra.v1(tenant, user).sign().into_response(),
         Some("2") => entra.v2(tenant, user).sign().into_response(),
-        Some(_) => (StatusCode::BAD_REQUEST, "version is 1 or 2\n").into_response(),
+        Some(_) => (StatusCode::BAD_REQUEST, "version must be 1 or 2\n").into_response(),
     }
 }

@@ -1,9 +1,6 @@
-//! What the tests and the sandbox are built from.
+//! Fixtures that the integration tests, the sandbox and the benchmark share.
 
-#![expect(
-    unreachable_pub,
-    reason = "a library of two binaries, without a crate of its own"
-)]
+#![expect(unreachable_pub, reason = "several binaries include this module")]
 
 pub mod app;
 pub mod entra;

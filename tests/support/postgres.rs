@@ -1,7 +1,7 @@
-//! A real PostgreSQL for tests: the server at `TEST_DATABASE_URL`, or one made for this process and gone with it.
+//! A PostgreSQL server for tests: the one at `TEST_DATABASE_URL`, or a temporary one that ends with this process.
 //!
-//! Each test has a schema of its own, with the service's role as its owner. `TEST_DATABASE_URL` must let
-//! us create databases and roles; what a run leaves there, the next one removes.
+//! Each test has its own schema, which the service's role owns. The role of `TEST_DATABASE_URL` must be a superuser.
+//! Each run removes the databases and roles of earlier runs.
 
 use std::{
     env,
@@ -25,14 +25,15 @@ use tokio_postgres::{Client, Config, NoTls, config::Host};
 
 use super::{proxy::Upstream, users::Tenant};
 
-/// How long the server may take to start.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The time limit for starting the server.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The role and the database of this run, and what every such name begins with.
+/// The name of the role and of the database of this run.
 static NAME: LazyLock<String> = LazyLock::new(|| format!("{PREFIX}{}", process::id()));
+/// The prefix of such names in all runs.
 const PREFIX: &str = "tenant_tasks_test_";
 
-/// The server of this run, if one can be had.
+/// The server of this run; `None` if PostgreSQL is not installed.
 static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
     #[expect(
         clippy::disallowed_methods,
@@ -46,22 +47,23 @@ static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
     Some(Server::new(&url))
 });
 
-/// A server, seen by whoever may make databases and roles there.
+/// A server and a superuser's connection to it.
 struct Server {
     config: Config,
-    /// Statements for the one connection that lives as long as the process; runtimes of tests come and go.
+    /// Sends statements to the superuser's connection. Its thread lives as long as the process, unlike the runtimes of
+    /// the tests.
     statements: mpsc::UnboundedSender<(String, oneshot::Sender<Result<(), String>>)>,
     schemas: AtomicUsize,
 }
 
-/// A schema of one test's own.
+/// A schema that belongs to one test.
 pub struct Database {
     schema: String,
 }
 
 impl Database {
-    /// A new one, without tables. Without a server the process ends here, successfully: it is there for tests with
-    /// PostgreSQL alone.
+    /// Creates a schema without tables. If there is no server, the process exits with 0, because all its tests need
+    /// PostgreSQL.
     pub async fn create() -> Self {
         let server = server();
         let schema = format!("test_{}", server.schemas.fetch_add(1, Ordering::SeqCst));
@@ -71,23 +73,23 @@ impl Database {
         Self { schema }
     }
 
-    /// What `DATABASE_URL` is to be for the service to use it.
+    /// The value of `DATABASE_URL` for this schema.
     pub fn url(&self) -> String {
         self.url_as(&NAME)
     }
 
-    /// Its name.
+    /// The name of the schema.
     pub fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// The same as another role, with the password of the first.
+    /// Like [`Database::url`], for another role with the same password.
     pub fn url_as(&self, role: &str) -> String {
         let (host, port) = server().address();
         self.url_of(role, &host.replace('/', "%2F"), port)
     }
 
-    /// The same through something in between, on loopback.
+    /// Like [`Database::url`], through a proxy on this loopback port.
     pub fn url_through(&self, port: u16) -> String {
         self.url_of(&NAME, "127.0.0.1", port)
     }
@@ -97,12 +99,12 @@ impl Database {
         format!("postgres://{role}:{name}@{host}:{port}/{name}?options=-csearch_path%3D{schema}")
     }
 
-    /// A connection as the service's role, for statements that the service would never send.
+    /// Connects as the service's role, for statements that the service does not send.
     pub async fn connect(&self) -> Client {
         connect(&self.url()).await
     }
 
-    /// Does something as the one who may do anything, in this schema.
+    /// Executes a statement in this schema as a superuser.
     pub async fn execute_as_superuser(&self, sql: &str) {
         server()
             .execute(&format!(
@@ -113,7 +115,7 @@ impl Database {
     }
 }
 
-/// A connection without TLS.
+/// Connects without TLS.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
@@ -122,17 +124,17 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
-/// What begins a transaction in which only the tenant's rows are there.
+/// The SQL that begins a transaction in which only the tenant's rows are visible.
 pub fn begin(tenant: Tenant) -> String {
     format!("BEGIN; SET LOCAL app.tenant = '{}'", tenant.id)
 }
 
-/// The role whom `Database::url` connects as.
+/// The role that `Database::url` connects as.
 pub fn role() -> &'static str {
     &NAME
 }
 
-/// Where something in between finds the server.
+/// The address of the server, for a proxy.
 pub fn upstream() -> Upstream {
     let (host, port) = server().address();
     if host.starts_with('/') {
@@ -143,29 +145,29 @@ pub fn upstream() -> Upstream {
 }
 
 fn server() -> &'static Server {
-    SERVER.as_ref().unwrap_or_else(|| leave_out())
+    SERVER.as_ref().unwrap_or_else(|| skip_all())
 }
 
-fn leave_out() -> ! {
+fn skip_all() -> ! {
     static ONCE: Mutex<()> = Mutex::new(());
-    let _only_one_says_so = ONCE.lock();
+    let _lock = ONCE.lock();
     say_left_out(
-        "the tests with PostgreSQL. No initdb was found in PATH or /usr/lib/postgresql, and TEST_DATABASE_URL is not set",
+        "the tests with PostgreSQL. TEST_DATABASE_URL is not set, and initdb was not found in PATH or /usr/lib/postgresql",
     );
     process::exit(0)
 }
 
-/// Tells that something is not tested here, past the test harness, which would show it only if a test failed.
+/// Reports skipped tests on standard error. It bypasses the test harness, which shows output only for failed tests.
 ///
 /// # Panics
 ///
-/// Where everything must be tested.
+/// If `TESTS_MUST_BE_COMPLETE` is set.
 pub fn say_left_out(what: &str) {
     assert!(
         env::var_os("TESTS_MUST_BE_COMPLETE").is_none(),
-        "left out: {what}"
+        "skipped: {what}"
     );
-    let written = io::stderr().write_all(format!("\nleft out: {what}.\n").as_bytes());
+    let written = io::stderr().write_all(format!("\nskipped: {what}.\n").as_bytes());
     written.expect("standard error");
 }
 
@@ -173,7 +175,7 @@ impl Server {
     fn new(url: &str) -> Self {
         let config: Config = url
             .parse()
-            .expect("TEST_DATABASE_URL must be a URL of PostgreSQL's");
+            .expect("TEST_DATABASE_URL must be a PostgreSQL URL");
         let (statements, mut received) = mpsc::unbounded_channel::<(String, oneshot::Sender<_>)>();
         let admin = config.clone();
         thread::spawn(move || {
@@ -184,7 +186,7 @@ impl Server {
             runtime.block_on(async {
                 let client = set_up(admin).await;
                 while let Some((sql, done)) = received.recv().await {
-                    // Whoever asked may be gone.
+                    // The test that sent the statement may have ended.
                     let _ = done.send(
                         client
                             .batch_execute(&sql)
@@ -204,7 +206,9 @@ impl Server {
     fn address(&self) -> (String, u16) {
         let host = match self.config.get_hosts() {
             [Host::Tcp(name), ..] => name.clone(),
-            [Host::Unix(directory), ..] => directory.to_str().expect("a path of UTF-8").to_owned(),
+            [Host::Unix(directory), ..] => {
+                directory.to_str().expect("the path is UTF-8").to_owned()
+            }
             [] => panic!("TEST_DATABASE_URL must name a host"),
         };
         (
@@ -214,37 +218,37 @@ impl Server {
     }
 
     async fn execute(&self, sql: &str) {
-        let (done, is_done) = oneshot::channel();
+        let (done, result) = oneshot::channel();
         self.statements
             .send((sql.to_owned(), done))
-            .expect("its thread lives");
-        is_done
+            .expect("the thread is running");
+        result
             .await
-            .expect("its thread lives")
+            .expect("the thread is running")
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 }
 
-/// Makes the run's role and database, and removes those of runs that are over.
+/// Creates the role and the database of this run and removes those of earlier runs.
 async fn set_up(mut config: Config) -> Client {
     let connect = async |config: &Config| {
         let (client, connection) = config
             .connect(NoTls)
             .await
-            .expect("a connection as administrator");
+            .expect("a connection as superuser");
         tokio::spawn(connection);
         client
     };
     let client = connect(&config).await;
-    let gone = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT EXISTS \
+    let unused = "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND NOT EXISTS \
                 (SELECT FROM pg_stat_activity WHERE pg_stat_activity.datname = pg_database.datname)";
     for row in client
-        .query(gone, &[&PREFIX])
+        .query(unused, &[&PREFIX])
         .await
         .expect("a list of databases")
     {
         let name: String = row.get(0);
-        // A run that starts at the same time may have been faster.
+        // A concurrent run may have removed it already.
         let _ = client
             .batch_execute(&format!("DROP DATABASE IF EXISTS {name}"))
             .await;
@@ -268,12 +272,12 @@ async fn set_up(mut config: Config) -> Client {
         client
             .batch_execute(&sql)
             .await
-            .expect("TEST_DATABASE_URL may create roles and databases");
+            .expect("the role of TEST_DATABASE_URL can create roles and databases");
     }
     connect(config.dbname(name)).await
 }
 
-/// A cluster in a folder of its own, reached through a socket in that folder.
+/// A temporary server. Its data and its socket are in a temporary folder.
 pub struct ThrowAway {
     folder: PathBuf,
     programs: PathBuf,
@@ -282,12 +286,12 @@ pub struct ThrowAway {
 }
 
 impl ThrowAway {
-    /// Starts one; `None` without PostgreSQL's programs.
+    /// Starts a server. Returns `None` if PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
         Self::start_with(|_| vec!["listen_addresses=".to_owned()])
     }
 
-    /// The same with settings of its own, and with files that are first put into its folder.
+    /// Like [`ThrowAway::start`]. `prepare` can add files to the folder and returns the server's settings.
     pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new()
@@ -295,8 +299,8 @@ impl ThrowAway {
             .tempdir()
             .expect("a folder")
             .keep();
-        // The keeper starts the server again when it crashes. It stops it and removes the folder when its standard
-        // input ends: when this process does, however that comes about.
+        // The keeper restarts the server after a crash. When this process ends, for any reason, the standard input of
+        // the keeper is closed. It then stops the server and removes the folder.
         let script = r#"
             trap '' INT TERM
             "$1/initdb" --pgdata="$2/data" --no-sync --auth=scram-sha-256 --username=postgres \
@@ -333,13 +337,14 @@ impl ThrowAway {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        if let Some((user, group)) = someone_else() {
+        if let Some((user, group)) = unprivileged_user() {
             let files = std::fs::read_dir(&folder)
                 .expect("a folder")
                 .flatten()
                 .map(|file| file.path());
             for path in files.chain([folder.clone()]) {
-                chown(path, Some(user), Some(group)).expect("a folder of theirs");
+                chown(path, Some(user), Some(group))
+                    .expect("the owner of the folder can be changed");
             }
             command.uid(user).gid(group);
         }
@@ -354,11 +359,11 @@ impl ThrowAway {
         Some(server)
     }
 
-    /// What `pg_ctl stop -m immediate` does: no goodbye to anybody, and nothing written down. It starts again
-    /// by itself, and recovers.
+    /// Stops the server like `pg_ctl stop -m immediate`: without closing connections and without a checkpoint. The
+    /// keeper restarts it, and it recovers.
     pub fn crash(&self) {
         let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid"))
-            .expect("a running server");
+            .expect("the server is running");
         let pid = pid.lines().next().expect("a process id");
         assert!(
             Command::new("kill")
@@ -372,9 +377,9 @@ impl ThrowAway {
     fn await_start(&self) {
         #[expect(
             clippy::disallowed_methods,
-            reason = "a server is waited for, not a step of the tests' clock"
+            reason = "starting a server takes real time"
         )]
-        let begun = Instant::now();
+        let started = Instant::now();
         let is_ready = || {
             let mut pg_isready = Command::new(self.programs.join("pg_isready"));
             pg_isready
@@ -387,7 +392,7 @@ impl ThrowAway {
         while !is_ready() {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             assert!(
-                begun.elapsed() < PATIENCE,
+                started.elapsed() < START_TIMEOUT,
                 "PostgreSQL did not start: {}",
                 log()
             );
@@ -395,21 +400,21 @@ impl ThrowAway {
         }
     }
 
-    /// Its URL; it then runs until the end of the process.
+    /// Returns the URL of a superuser and keeps the server running until the process ends.
     fn into_url(mut self) -> String {
-        // The pipe stays open as long as the process lives.
+        // The pipe stays open until the process ends.
         std::mem::forget(self.keeper.stdin.take());
         self.url("postgres", "postgres")
     }
 
-    /// Its URL for a role whose password is its name.
+    /// The URL for a role whose password equals its name.
     pub fn url(&self, role: &str, database: &str) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://{role}:{role}@{folder}:{}/{database}", self.port)
     }
 }
 
-/// The folder of PostgreSQL's server programs, which Debian keeps out of `PATH`.
+/// Finds the folder of PostgreSQL's server programs, which is not in `PATH` on Debian.
 fn programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql")
@@ -424,7 +429,7 @@ fn programs() -> Option<PathBuf> {
             .and_then(|name| name.to_str());
         version.and_then(|version| version.parse::<u32>().ok())
     });
-    // In PATH there may be links to a few of them.
+    // PATH may contain links to only some of the programs.
     let initdb = |folder: PathBuf| folder.join("initdb").canonicalize().ok();
     let initdb = env::split_paths(&path)
         .chain(versions.into_iter().rev())
@@ -432,8 +437,8 @@ fn programs() -> Option<PathBuf> {
     initdb.parent().map(Path::to_owned)
 }
 
-/// PostgreSQL does not run as root: its own user or, failing that, nobody's, if we are root.
-fn someone_else() -> Option<(u32, u32)> {
+/// PostgreSQL does not run as root. As root, returns the IDs of the user `postgres` or `nobody`.
+fn unprivileged_user() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| {
         let output = Command::new("id").args(arguments).output().ok()?;
         String::from_utf8(output.stdout)

@@ -1,4 +1,4 @@
-//! Something between the service and its database that can fail as networks do.
+//! A proxy between the service and its database that simulates network faults.
 
 use std::{io, path::PathBuf};
 
@@ -8,32 +8,32 @@ use tokio::{
     sync::watch,
 };
 
-/// Where the real server is.
+/// The address of the real server.
 #[derive(Clone, Debug)]
 pub enum Upstream {
     Socket(PathBuf),
     Address(String, u16),
 }
 
-/// What becomes of what is sent.
+/// A network fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// It arrives.
+    /// Data is forwarded.
     None,
-    /// Nobody is there, and who was connected no longer is.
+    /// New and existing connections are closed.
     Refuse,
-    /// Connections stand, and nothing moves on them.
+    /// Connections stay open, but nothing is forwarded.
     Stall,
-    /// Of the next thing the service sends so many bytes arrive, and then the connection breaks.
+    /// This many bytes of the next data from the service are forwarded; then the connection is closed.
     CutAfter(usize),
-    /// All that the service sends arrives and is done, and the connection breaks instead of the answer.
+    /// The service's statements reach the server, but the replies are dropped. The connection is closed after a commit.
     LoseAnswers,
 }
 
-/// How the server ends the answer to a transaction (`CommandComplete`).
+/// The end of the server's reply to a transaction (`CommandComplete`).
 const COMMITTED: &[u8] = b"COMMIT\0";
 
-/// A running proxy on a port of loopback.
+/// A running proxy on a loopback port.
 pub struct Proxy {
     pub port: u16,
     fault: watch::Sender<Fault>,
@@ -46,7 +46,7 @@ impl Proxy {
         let (fault, changes) = watch::channel(fault);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, upstream.clone(), changes.clone()));
+                tokio::spawn(forward(client, upstream.clone(), changes.clone()));
             }
         });
         Self { port, fault }
@@ -57,7 +57,7 @@ impl Proxy {
     }
 }
 
-async fn carry(
+async fn forward(
     client: TcpStream,
     upstream: Upstream,
     mut changes: watch::Receiver<Fault>,
@@ -67,16 +67,16 @@ async fn carry(
     }
     match upstream {
         Upstream::Socket(path) => {
-            both_ways(client, UnixStream::connect(path).await?, changes).await
+            forward_both_ways(client, UnixStream::connect(path).await?, changes).await
         }
         Upstream::Address(host, port) => {
-            both_ways(client, TcpStream::connect((host, port)).await?, changes).await
+            forward_both_ways(client, TcpStream::connect((host, port)).await?, changes).await
         }
     }
 }
 
-/// Returning drops both ends: the connection breaks.
-async fn both_ways(
+/// Forwards data in both directions. Returning drops both sockets, which closes the connection.
+async fn forward_both_ways(
     mut client: TcpStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
     mut changes: watch::Receiver<Fault>,
@@ -84,7 +84,7 @@ async fn both_ways(
     let (mut sent, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         let fault = *changes.borrow_and_update();
-        let moves = !matches!(fault, Fault::Stall);
+        let is_forwarding = !matches!(fault, Fault::Stall);
         tokio::select! {
             biased;
             _ = changes.changed() => {
@@ -92,7 +92,7 @@ async fn both_ways(
                     return Ok(());
                 }
             }
-            read = client.read(&mut sent), if moves => {
+            read = client.read(&mut sent), if is_forwarding => {
                 let length = read?;
                 if length == 0 {
                     return Ok(());
@@ -102,7 +102,7 @@ async fn both_ways(
                 }
                 server.write_all(&sent[..length]).await?;
             }
-            read = server.read(&mut answered), if moves => {
+            read = server.read(&mut answered), if is_forwarding => {
                 let length = read?;
                 let answer = &answered[..length];
                 if fault != Fault::LoseAnswers {

@@ -1,5 +1,5 @@
-//! The stand-in's sign-in page, for single-page apps: the authorization code flow with PKCE (RFC 6749, section 4.1,
-//! and RFC 7636), as Entra speaks it. Whoever presses a user's button is that user.
+//! The sign-in page of the mock Entra, for single-page apps: the authorization code flow with PKCE (RFC 6749,
+//! section 4.1, and RFC 7636) as Entra implements it. The page signs in the user whose button is clicked.
 
 use std::{
     collections::HashMap,
@@ -27,29 +27,29 @@ use super::{
 
 type Parameters = HashMap<String, String>;
 
-/// Someone who has signed in and not been given tokens for it yet.
+/// A user who has signed in and can redeem a code or a refresh token.
 #[derive(Clone)]
 struct Grant {
     tenant: Tenant,
     user: User,
-    /// What the app asked for; none of it is asked again for a refresh token.
+    /// The parameters of the authorization request. A refresh token keeps them.
     request: Parameters,
 }
 
 #[derive(Clone)]
 struct SignIn {
     entra: MockEntra,
-    /// By authorization code, which is good once, or by refresh token.
+    /// By authorization code or refresh token. Each can be used once.
     grants: Arc<Mutex<HashMap<String, Grant>>>,
 }
 
-/// The endpoints a browser and its app use, under the names that Entra gives them.
+/// The endpoints that a browser and its app use, with the same paths as in Entra.
 pub(super) fn router(entra: MockEntra) -> Router {
     let sign_in = SignIn {
         entra,
         grants: Arc::default(),
     };
-    // What users name when they sign in is not their tenant but `organizations`.
+    // Apps that serve several tenants sign in at the tenant `organizations`.
     Router::new()
         .route(
             "/{tenant}/v2.0/.well-known/openid-configuration",
@@ -86,7 +86,7 @@ async fn configuration(State(sign_in): State<SignIn>, Path(tenant): Path<String>
     }))
 }
 
-/// One button a user, which keeps what the app has asked for.
+/// Shows one button per user. Its form repeats the parameters of the authorization request.
 async fn authorize(Path(authority): Path<String>, Query(request): Query<Parameters>) -> Response {
     if let Err(problem) = check(&request) {
         return (StatusCode::BAD_REQUEST, problem).into_response();
@@ -121,18 +121,18 @@ async fn authorize(Path(authority): Path<String>, Query(request): Query<Paramete
 
 const PAGE_START: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Sign in: the local Entra</title>
+<title>Sign in: local Entra</title>
 <style>
 :root { color-scheme: light dark }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 28rem; margin: 2rem auto; padding: 0 1rem }
 h2 { font-size: 1rem; margin: 1.5rem 0 .5rem }
 button { font: inherit; width: 100%; padding: .5rem; margin: .2rem 0; cursor: pointer }
 </style>
-<h1>Who are you?</h1>
-<p>This is no Microsoft page: it stands in for Entra on this machine, and asks for no password.</p>
+<h1>Choose a user</h1>
+<p>This is not a Microsoft page. It is a local mock of Entra and does not ask for a password.</p>
 "#;
 
-/// Sends the browser back with a code.
+/// Redirects the browser to the app with an authorization code.
 async fn choose(
     State(sign_in): State<SignIn>,
     Path((_, tenant, user)): Path<(String, String, String)>,
@@ -151,7 +151,7 @@ async fn choose(
     let is_fragment = request
         .get("response_mode")
         .is_some_and(|mode| mode == "fragment");
-    let code = sign_in.remember(Grant {
+    let code = sign_in.store_grant(Grant {
         tenant,
         user,
         request,
@@ -172,44 +172,44 @@ async fn choose(
     Redirect::to(address.as_str()).into_response()
 }
 
-/// Where to send the browser back to: to this machine, whoever asks.
+/// Validates the authorization request and returns its redirect URI, which must be on this machine.
 fn check(request: &Parameters) -> Result<Url, &'static str> {
     let parameter = |name: &str| request.get(name).map(String::as_str);
     if parameter("client_id") != Some(SPA_CLIENT_ID) {
-        return Err("AADSTS700016: no app has this client_id\n");
+        return Err("AADSTS700016: unknown client_id\n");
     }
     if parameter("response_type") != Some("code") {
         return Err("AADSTS700054: response_type must be code\n");
     }
     if parameter("code_challenge_method") != Some("S256") || parameter("code_challenge").is_none() {
-        return Err("AADSTS9002325: proof key for code exchange is required\n");
+        return Err("AADSTS9002325: a proof key for code exchange is required\n");
     }
     let address = parameter("redirect_uri").and_then(|address| Url::parse(address).ok());
-    let is_ours = |address: &Url| matches!(address.host_str(), Some("localhost" | "127.0.0.1"));
+    let is_local = |address: &Url| matches!(address.host_str(), Some("localhost" | "127.0.0.1"));
     address
-        .filter(is_ours)
-        .ok_or("AADSTS50011: the redirect URI is not one of this machine's\n")
+        .filter(is_local)
+        .ok_or("AADSTS50011: the redirect URI must be on localhost\n")
 }
 
-/// A code with its verifier, or a refresh token, for tokens.
+/// Exchanges a code with its verifier, or a refresh token, for tokens.
 async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
     let form: Parameters = form_urlencoded::parse(body.as_bytes())
         .into_owned()
         .collect();
     let value = |name: &str| form.get(name).map_or("", String::as_str);
     let grant = match value("grant_type") {
-        "authorization_code" => sign_in.take(value("code")).filter(|grant| {
+        "authorization_code" => sign_in.take_grant(value("code")).filter(|grant| {
             let challenge =
                 BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, value("code_verifier").as_bytes()));
             grant.request.get("code_challenge") == Some(&challenge)
                 && grant.request.get("redirect_uri").map(String::as_str)
                     == Some(value("redirect_uri"))
         }),
-        "refresh_token" => sign_in.take(value("refresh_token")),
+        "refresh_token" => sign_in.take_grant(value("refresh_token")),
         _ => None,
     };
     let Some(grant) = grant else {
-        let problem = json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is not valid" });
+        let problem = json!({ "error": "invalid_grant", "error_description": "AADSTS70000: the grant is invalid" });
         return (StatusCode::BAD_REQUEST, Json(problem)).into_response();
     };
     let Grant { tenant, user, .. } = grant;
@@ -230,7 +230,7 @@ async fn token(State(sign_in): State<SignIn>, body: String) -> Response {
         "access_token": sign_in.entra.v2(tenant, user).sign(),
         "id_token": id_token.sign(),
         "client_info": client_info(tenant, user),
-        "refresh_token": sign_in.remember(grant),
+        "refresh_token": sign_in.store_grant(grant),
     }))
     .into_response()
 }
@@ -242,14 +242,14 @@ async fn logout(Query(request): Query<Parameters>) -> Response {
     }
 }
 
-/// Who it is, for the app to tell one account from another.
+/// Identifies the account to the app.
 fn client_info(tenant: Tenant, user: User) -> String {
     let info = json!({ "uid": user.oid(tenant), "utid": tenant.id });
     BASE64_URL_SAFE_NO_PAD.encode(info.to_string())
 }
 
 impl SignIn {
-    fn remember(&self, grant: Grant) -> String {
+    fn store_grant(&self, grant: Grant) -> String {
         let code = uuid::Uuid::new_v4().to_string();
         self.grants
             .lock()
@@ -258,7 +258,7 @@ impl SignIn {
         code
     }
 
-    fn take(&self, code: &str) -> Option<Grant> {
+    fn take_grant(&self, code: &str) -> Option<Grant> {
         self.grants
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

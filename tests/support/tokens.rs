@@ -1,4 +1,4 @@
-//! Access tokens as Entra issues them, and every way to break one.
+//! Access tokens as Entra issues them, and tools to break them.
 
 use std::sync::LazyLock;
 
@@ -13,38 +13,38 @@ use serde_json::{Map, Value, json};
 
 use super::users::{API_CLIENT_ID, SPA_CLIENT_ID, Tenant, User};
 
-/// How long a token lives, in seconds.
+/// The lifetime of a token, in seconds.
 const LIFETIME: u64 = 75 * 60;
 
-/// A key pair and the key id it is published under.
+/// A key pair and the key ID under which it is published.
 #[derive(Clone)]
 pub struct SigningKey {
     pair: &'static RsaKeyPair,
     pub key_id: String,
 }
 
-/// Made once for a process: a key pair takes longer to make than most tests to run.
+/// Generated once per process, because generating a key pair takes longer than most tests.
 static PAIRS: LazyLock<[RsaKeyPair; 3]> = LazyLock::new(|| {
     [KeySize::Rsa2048; 3].map(|size| RsaKeyPair::generate(size).expect("a key pair"))
 });
 
 impl SigningKey {
-    /// The key all tenants publish unless told otherwise.
+    /// The key that all tenants publish and sign with by default.
     pub fn first() -> Self {
         Self::number(0)
     }
 
-    /// Another key.
+    /// A different key.
     pub fn second() -> Self {
         Self::number(1)
     }
 
-    /// Yet another key.
+    /// A third key.
     pub fn third() -> Self {
         Self::number(2)
     }
 
-    /// The same key under another key id.
+    /// The same key under another key ID.
     pub fn named(self, key_id: &str) -> Self {
         Self {
             key_id: key_id.to_owned(),
@@ -54,7 +54,7 @@ impl SigningKey {
 
     fn number(index: usize) -> Self {
         let pair = &PAIRS[index];
-        // Entra's key ids are the base64url of a certificate's 20-byte thumbprint.
+        // Entra's key IDs are the base64url encoding of a certificate's 20-byte thumbprint.
         let thumbprint = digest(&SHA256, pair.public_key().as_ref());
         Self {
             pair,
@@ -62,7 +62,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half, as Entra publishes it: no `alg`, and the issuer with a placeholder.
+    /// The public key as Entra publishes it: without `alg`, and with a placeholder in the issuer.
     pub fn jwk(&self) -> Value {
         let public = self.pair.public_key();
         json!({
@@ -76,7 +76,7 @@ impl SigningKey {
         })
     }
 
-    /// The public half in another encoding: what algorithm confusion takes for a shared secret.
+    /// The public key in DER, which an algorithm confusion attack uses as an HMAC secret.
     pub fn public_der(&self) -> Vec<u8> {
         self.pair.public_key().as_ref().to_vec()
     }
@@ -95,7 +95,7 @@ impl SigningKey {
     }
 }
 
-/// A token to be: change anything, then [`Token::sign`] it.
+/// A token builder: change any part, then call [`Token::sign`].
 #[derive(Clone)]
 pub struct Token {
     header: Map<String, Value>,
@@ -104,7 +104,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A version 1 token: what Entra issues for an API that asks for nothing else.
+    /// A version 1 token, which Entra issues for APIs by default.
     pub fn v1(tenant: Tenant, user: User, now: u64) -> Self {
         Self::new(tenant, user, now)
             .with("ver", "1.0")
@@ -162,7 +162,7 @@ impl Token {
         self
     }
 
-    /// Leaves a claim out.
+    /// Removes a claim.
     pub fn without(mut self, claim: &str) -> Self {
         self.claims.remove(claim);
         self
@@ -174,13 +174,13 @@ impl Token {
         self
     }
 
-    /// Leaves a header parameter out.
+    /// Removes a header parameter.
     pub fn without_header(mut self, name: &str) -> Self {
         self.header.remove(name);
         self
     }
 
-    /// Signs with this key, and says so in the header.
+    /// Signs with this key and sets its key ID in the header.
     pub fn signed_by(mut self, key: SigningKey) -> Self {
         self.key = key;
         let key_id = self.key.key_id.clone();
@@ -188,19 +188,19 @@ impl Token {
             .with_header("x5t", key_id)
     }
 
-    /// The token, signed with RS256 whatever its header says.
+    /// Signs with RS256, even if the header names another algorithm.
     pub fn sign(&self) -> String {
         self.sign_texts(&self.header_text(), &self.claims_text())
     }
 
-    /// The token with RSASSA-PSS instead of PKCS #1 padding.
+    /// Signs with RSASSA-PSS instead of PKCS #1 v1.5 padding.
     pub fn sign_with_pss(&self) -> String {
         let message = message(&self.header_text(), &self.claims_text());
         let signature = self.key.sign(&message, &RSA_PSS_SHA256);
         format!("{message}.{}", encode(&signature))
     }
 
-    /// The token with a signature that anyone can compute who knows `secret`.
+    /// Signs with HMAC-SHA256 and this secret.
     pub fn sign_with_hmac(&self, secret: &[u8]) -> String {
         let message = message(&self.header_text(), &self.claims_text());
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
@@ -210,12 +210,12 @@ impl Token {
         )
     }
 
-    /// The token with a signature that costs nothing to make, and is none.
+    /// Returns the token with an invalid signature, which takes no time to compute.
     pub fn unsigned(&self) -> String {
         format!("{}.AAAA", message(&self.header_text(), &self.claims_text()))
     }
 
-    /// Signs any two texts in the place of header and claims.
+    /// Signs arbitrary texts as header and claims.
     pub fn sign_texts(&self, header: &str, claims: &str) -> String {
         let message = message(header, claims);
         let signature = self.key.sign(&message, &RSA_PKCS1_SHA256);

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-/// The client id of the API's app registration.
+/// The client ID of the API's app registration.
 pub const API_CLIENT_ID: &str = "a0a0a0a0-0000-4000-8000-00000000a0a0";
 
-/// The client id of the single-page app the tokens are issued to.
+/// The client ID of the single-page app that the tokens are issued to.
 pub const SPA_CLIENT_ID: &str = "b0b0b0b0-0000-4000-8000-00000000b0b0";
 
-/// A tenant of Entra.
+/// A tenant.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tenant {
     pub name: &'static str,
@@ -32,18 +32,18 @@ pub const NORTHWIND: Tenant = Tenant {
 
 pub const TENANTS: [Tenant; 3] = [CONTOSO, FABRIKAM, NORTHWIND];
 
-/// The `tid` of a tenant that does not exist, another one for each number.
+/// The `tid` of a tenant that does not exist; each number gives another one.
 pub fn absent_tenant(number: usize) -> String {
     format!("{number:08x}-0000-4000-8000-000000000000")
 }
 
-/// Someone, in every tenant.
+/// A user who exists in every tenant, with a different `oid` in each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct User {
     pub name: &'static str,
     full_name: &'static str,
     roles: &'static [&'static str],
-    /// The end of the user's `oid`; its start is the tenant's.
+    /// The last group of the `oid`; the other groups are those of the tenant's ID.
     number: u8,
 }
 
@@ -75,27 +75,27 @@ pub const NOROLE: User = User {
 pub const USERS: [User; 4] = [ADMIN, EDITOR, READER, NOROLE];
 
 impl User {
-    /// The user's `oid` in that tenant.
+    /// The `oid` in that tenant.
     pub fn oid(self, tenant: Tenant) -> String {
         format!("{}-{:012}", &tenant.id[..23], self.number)
     }
 
-    /// Their `sub`: pairwise, another one for each app.
+    /// The pairwise `sub`, which differs for each app.
     pub fn sub(self, tenant: Tenant) -> String {
         format!("{}-{}-pairwise-subject-of-this-app", tenant.name, self.name)
     }
 
-    /// Their sign-in name.
+    /// The sign-in name.
     pub fn email(self, tenant: Tenant) -> String {
         format!("{}@{}.example", self.name, tenant.name)
     }
 
-    /// Their name for other users.
+    /// The display name.
     pub fn full_name(self) -> &'static str {
         self.full_name
     }
 
-    /// The `roles` claim; Entra leaves it out for someone without roles.
+    /// The `roles` claim, which Entra omits for users without roles.
     pub fn roles_claim(self) -> Option<Value> {
         (!self.roles.is_empty()).then(|| json!(self.roles))
     }

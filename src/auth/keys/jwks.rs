@@ -1,9 +1,9 @@
-//! A tenant's keys document (RFC 7517, section 5) and the signing keys in it.
+//! A tenant's keys document (RFC 7517, section 5) and its signing keys.
 //!
-//! A key that this tenant's tokens may not be signed with is left out alone: the documents
-//! of all tenants also carry the keys of personal accounts, told apart only by `issuer`.
+//! A key that must not sign this tenant's tokens is skipped alone: every tenant's document also
+//! contains the keys of personal accounts, which only `issuer` distinguishes.
 
-use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
@@ -11,64 +11,53 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::auth::authority::Authority;
-use crate::ids::TenantId;
+use crate::{
+    auth::authority::Authority,
+    ids::{KeyId, TenantId},
+};
 
-/// The most keys a document may hold; Entra's hold 6 to 14.
+/// The maximum number of keys in a document. Entra's have 6 to 14.
 const MAX_KEYS: usize = 100;
 
-/// RSA moduli this service verifies with, in bits: RFC 7518, section 3.3 asks for 2048, and the
-/// work of a verification grows with the square of the size.
-const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The accepted RSA modulus sizes, in bits. RFC 7518, section 3.3 requires 2048. The cost of a
+/// verification grows with the square of the size.
+const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
 
-/// The name of a signing key: the `kid` of a token's header and of a published key.
-#[derive(Clone, Eq, Hash, PartialEq)]
-pub struct KeyId(Box<str>);
-
-/// A public key that a tenant's tokens are signed with.
+/// A public key that signs a tenant's tokens.
 pub(crate) struct SigningKey {
     modulus: Vec<u8>,
     decoding_key: DecodingKey,
 }
 
-/// The usable keys of a document, and why the others are not.
+/// The usable keys of a document, and why the others are not usable.
 pub(crate) struct SigningKeys {
     pub(crate) keys: Vec<(KeyId, SigningKey)>,
-    pub(crate) refused: Vec<RefusedKey>,
-    /// How many of the keys do not say whose they are: only a stand-in's may.
-    pub(crate) without_issuer: usize,
+    pub(crate) rejected: Vec<RejectedKey>,
 }
 
 /// Why a published key is not used.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub(crate) enum RefusedKey {
-    /// Not an object with the members of a key, each of its type.
-    #[error("not a key this service can read")]
+pub(crate) enum RejectedKey {
+    #[error("not an object with the members of a key")]
     Malformed,
-    /// `kty` is not `RSA`, `use` is not `sig`, or `alg` is another than `RS256`.
-    #[error("not an RSA signing key")]
+    #[error("not an RSA signing key: kty, use or alg")]
     Kind,
-    /// The modulus is too short, or absurdly long.
     #[error("a modulus outside 2048 to 8192 bits")]
     Size,
-    /// The key belongs to another issuer, such as that of personal accounts.
-    #[error("the key of another issuer")]
+    #[error("the key of another issuer, such as that of personal accounts")]
     Issuer,
-    /// The key belongs to another cloud.
     #[error("the key of another cloud")]
     Cloud,
 }
 
-/// Why a whole document is refused.
+/// Why a whole document is rejected.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub enum BadDocument {
-    /// Not JSON with a list of keys.
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
+pub enum DocumentError {
     #[error("not a keys document")]
     Malformed,
-    /// More keys than any document of Entra's.
     #[error("more than {MAX_KEYS} keys")]
     TooManyKeys,
-    /// Not one key of it can be used.
     #[error("no usable key")]
     NoUsableKey,
 }
@@ -78,7 +67,7 @@ struct Document {
     keys: Vec<Value>,
 }
 
-/// The members this service reads of a key. `x5c`, `x5t` and the rest are ignored.
+/// The members of a key that the service reads. It ignores `x5c`, `x5t` and others.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -94,58 +83,30 @@ struct Jwk {
 
 impl SigningKeys {
     /// Parses the document that `authority` publishes for `tenant`.
-    ///
-    /// # Errors
-    ///
-    /// [`BadDocument`] when not one key of it can be used.
     pub(crate) fn parse(
         document: &[u8],
         authority: &Authority,
         tenant: TenantId,
-    ) -> Result<Self, BadDocument> {
+    ) -> Result<Self, DocumentError> {
         let document: Document =
-            serde_json::from_slice(document).map_err(|_| BadDocument::Malformed)?;
+            serde_json::from_slice(document).map_err(|_| DocumentError::Malformed)?;
         if document.keys.len() > MAX_KEYS {
-            return Err(BadDocument::TooManyKeys);
+            return Err(DocumentError::TooManyKeys);
         }
         let mut parsed = Self {
             keys: Vec::new(),
-            refused: Vec::new(),
-            without_issuer: 0,
+            rejected: Vec::new(),
         };
         for key in document.keys {
-            let has_issuer = key.get("issuer").is_some_and(|issuer| !issuer.is_null());
             match parse_key(key, authority, tenant) {
-                Ok(key) => {
-                    parsed.keys.push(key);
-                    parsed.without_issuer += usize::from(!has_issuer);
-                }
-                Err(reason) => parsed.refused.push(reason),
+                Ok(key) => parsed.keys.push(key),
+                Err(reason) => parsed.rejected.push(reason),
             }
         }
         if parsed.keys.is_empty() {
-            Err(BadDocument::NoUsableKey)
-        } else {
-            Ok(parsed)
+            return Err(DocumentError::NoUsableKey);
         }
-    }
-}
-
-impl KeyId {
-    /// The longest key id, in characters; Entra's have 27.
-    const MAX_CHARS: usize = 128;
-
-    /// Parses a key id; `None` if it is empty or too long.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        (1..=Self::MAX_CHARS)
-            .contains(&text.chars().count())
-            .then(|| Self(text.into()))
-    }
-
-    /// Its length in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.len()
+        Ok(parsed)
     }
 }
 
@@ -154,16 +115,9 @@ impl SigningKey {
         &self.decoding_key
     }
 
-    /// Whether this is the same key, not only one of the same name.
-    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+    /// Whether this is the same key, and not another key under the same id.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
         self.modulus == other.modulus
-    }
-}
-
-/// Quoted and escaped: a key id may come from a token nobody has verified.
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -171,88 +125,78 @@ fn parse_key(
     key: Value,
     authority: &Authority,
     tenant: TenantId,
-) -> Result<(KeyId, SigningKey), RefusedKey> {
-    let key: Jwk = serde_json::from_value(key).map_err(|_| RefusedKey::Malformed)?;
-    if key.kty != "RSA"
-        || key.usage.as_deref() != Some("sig")
-        || key.alg.is_some_and(|alg| alg != "RS256")
-    {
-        return Err(RefusedKey::Kind);
+) -> Result<(KeyId, SigningKey), RejectedKey> {
+    let key: Jwk = serde_json::from_value(key).map_err(|_| RejectedKey::Malformed)?;
+    let is_rsa_signing_key = key.kty == "RSA" && key.usage.as_deref() == Some("sig");
+    if !is_rsa_signing_key || key.alg.is_some_and(|alg| alg != "RS256") {
+        return Err(RejectedKey::Kind);
     }
-    check_issuer(
-        key.issuer.as_deref(),
-        key.cloud_instance_name.as_deref(),
-        authority,
-        tenant,
-    )?;
+    let (issuer, cloud) = (key.issuer.as_deref(), key.cloud_instance_name.as_deref());
+    check_issuer(issuer, cloud, authority, tenant)?;
 
-    let key_id = KeyId::parse(&key.kid).ok_or(RefusedKey::Malformed)?;
+    let key_id = KeyId::parse(&key.kid).ok_or(RejectedKey::Malformed)?;
     let modulus = parse_unsigned(key.n)?;
     let exponent = parse_unsigned(key.e)?;
     if !MODULUS_BITS.contains(&bit_length(&modulus)) {
-        return Err(RefusedKey::Size);
+        return Err(RejectedKey::Size);
     }
     let decoding_key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-    Ok((
-        key_id,
-        SigningKey {
-            modulus,
-            decoding_key,
-        },
-    ))
+    let key = SigningKey {
+        modulus,
+        decoding_key,
+    };
+    Ok((key_id, key))
 }
 
-/// A key says whose tokens it signs: `https://login.microsoftonline.com/{tenantid}/v2.0`, with
-/// that very placeholder or with the tenant's id in its place.
+/// A key names the issuer whose tokens it signs: `https://login.microsoftonline.com/{tenantid}/v2.0`
+/// with this placeholder, or with the tenant's id.
 fn check_issuer(
     issuer: Option<&str>,
     cloud: Option<&str>,
     authority: &Authority,
     tenant: TenantId,
-) -> Result<(), RefusedKey> {
+) -> Result<(), RejectedKey> {
     let Some(issuer) = issuer else {
-        // Only a stand-in for Entra leaves the issuer out.
-        return if authority.is_loopback() {
-            Ok(())
-        } else {
-            Err(RefusedKey::Issuer)
-        };
+        // Only the local Entra of tests and sandbox publishes keys without an issuer.
+        let is_local = authority.is_loopback();
+        return is_local.then_some(()).ok_or(RejectedKey::Issuer);
     };
     let tid = tenant.to_string();
     let issuer = issuer
         .replace("{tenantid}", &tid)
         .replace("{tenantId}", &tid);
+    // The keys of the other clouds name the public cloud's issuer too.
     let public = Authority::public();
     let publisher = [authority, &public]
         .into_iter()
         .find(|publisher| publisher.v2_issuer(tenant) == issuer)
-        .ok_or(RefusedKey::Issuer)?;
-    // The public cloud's issuer stands in the keys of other clouds too; a stand-in is in no cloud.
+        .ok_or(RejectedKey::Issuer)?;
+    // The local Entra does not belong to a cloud: there the issuer decides.
     let publisher = if authority.is_loopback() {
         publisher
     } else {
         authority
     };
     if cloud.is_some_and(|cloud| !publisher.is_in_cloud(cloud)) {
-        return Err(RefusedKey::Cloud);
+        return Err(RejectedKey::Cloud);
     }
     Ok(())
 }
 
-/// A `Base64urlUInt` (RFC 7518, section 2), without zeros in front.
-fn parse_unsigned(text: Option<String>) -> Result<Vec<u8>, RefusedKey> {
-    let mut bytes = text
-        .and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok())
-        .ok_or(RefusedKey::Malformed)?;
+/// A `Base64urlUInt` (RFC 7518, section 2), without leading zeros.
+fn parse_unsigned(text: Option<String>) -> Result<Vec<u8>, RejectedKey> {
+    let bytes = text.and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
+    let mut bytes = bytes.ok_or(RejectedKey::Malformed)?;
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
     bytes.drain(..zeros);
     Ok(bytes)
 }
 
 fn bit_length(unsigned: &[u8]) -> usize {
-    unsigned.first().map_or(0, |first| {
-        unsigned.len() * 8 - first.leading_zeros() as usize
-    })
+    let Some(first) = unsigned.first() else {
+        return 0;
+    };
+    unsigned.len() * 8 - first.leading_zeros() as usize
 }
 
 #[cfg(test)]
@@ -267,32 +211,36 @@ mod tests {
         SigningKeys::parse(&document, &authority, TENANT.parse().unwrap()).unwrap()
     }
 
-    /// The ids of the keys that are not only for personal accounts.
-    fn ids_of_organisations(document: &Value) -> Vec<&str> {
+    /// The ids of the keys that are not those of personal accounts.
+    fn ids_of_tenant_keys(document: &Value) -> Vec<KeyId> {
         let keys = document["keys"].as_array().unwrap().iter();
         let keys =
             keys.filter(|key| key["issuer"] == "https://login.microsoftonline.com/{tenantid}/v2.0");
-        keys.map(|key| key["kid"].as_str().unwrap()).collect()
+        keys.map(|key| KeyId::parse(key["kid"].as_str().unwrap()).unwrap())
+            .collect()
     }
 
     fn assert_no_key_is_lost(document: &Value) {
         let parsed = parse(document);
-        let kept: Vec<_> = parsed.keys.iter().map(|(key_id, _)| &*key_id.0).collect();
-        assert_eq!(kept, ids_of_organisations(document));
+        let kept: Vec<_> = parsed.keys.into_iter().map(|(key_id, _)| key_id).collect();
+        assert_eq!(kept, ids_of_tenant_keys(document));
         let count = document["keys"].as_array().unwrap().len();
-        assert_eq!(parsed.refused, vec![RefusedKey::Issuer; count - kept.len()]);
+        assert_eq!(
+            parsed.rejected,
+            vec![RejectedKey::Issuer; count - kept.len()]
+        );
     }
 
     #[test]
-    fn of_a_recorded_document_only_the_keys_of_personal_accounts_are_left_out() {
+    fn only_keys_of_personal_accounts_are_skipped() {
         let excerpt = include_str!("../../../tests/support/entra-keys-excerpt.json");
         let document = serde_json::from_str(excerpt).unwrap();
-        assert_eq!(ids_of_organisations(&document).len(), 2);
+        assert_eq!(ids_of_tenant_keys(&document).len(), 2);
         assert_no_key_is_lost(&document);
     }
 
     #[test]
-    fn a_key_that_names_a_cloud_is_used_in_that_cloud_alone() {
+    fn a_key_is_used_only_in_the_cloud_that_it_names() {
         let excerpt = include_str!("../../../tests/support/entra-keys-excerpt.json");
         let mut document: Value = serde_json::from_str(excerpt).unwrap();
         document["keys"][0]["cloud_instance_name"] = "microsoftonline.us".into();
@@ -309,20 +257,20 @@ mod tests {
             let expected =
                 serde_json::from_str::<Value>(&document).unwrap()["keys"][index]["kid"].clone();
             assert_eq!(parsed.keys.len(), 1);
-            assert_eq!(&*parsed.keys[0].0.0, expected.as_str().unwrap());
-            assert!(parsed.refused.contains(&RefusedKey::Cloud));
+            assert_eq!(format!("{:?}", parsed.keys[0].0), expected.to_string());
+            assert!(parsed.rejected.contains(&RejectedKey::Cloud));
         }
     }
 
-    /// A longer record is not shipped: `ENTRA_KEYS_HISTORY` names a file of one.
+    /// The long record is not in this repository: `ENTRA_KEYS_HISTORY` names its file.
     #[test]
-    fn of_a_recorded_history_no_document_loses_a_key() {
+    fn no_recorded_document_loses_a_key() {
         #[expect(
             clippy::disallowed_methods,
-            reason = "where the record is, is no setting of the service"
+            reason = "a variable of the tests, not a setting of the service"
         )]
         let Ok(path) = std::env::var("ENTRA_KEYS_HISTORY") else {
-            eprintln!("left out: ENTRA_KEYS_HISTORY names no record of keys documents");
+            eprintln!("skipped: ENTRA_KEYS_HISTORY is not set");
             return;
         };
         let history: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();

@@ -1,93 +1,94 @@
-//! When one tenant's keys are fetched, and when not. Knows the time only as a parameter.
+//! When one tenant's keys are fetched. Time is a parameter.
 
 use std::time::Duration;
 
-use crate::auth::rate_limit::{Allowance, Limit};
+use crate::auth::rate_limit::{Limit, RateLimit};
 
-/// How long after a fetch the next one is due, give or take [`JITTER`].
+/// The time between two refreshes, give or take [`JITTER`].
 const REFRESH: Duration = Duration::from_hours(1);
 
-/// By which part of itself [`REFRESH`] varies, so that tenants and replicas spread out.
+/// The fraction by which [`REFRESH`] varies, so that tenants and replicas do not refresh together.
 const JITTER: f64 = 0.1;
 
-/// The wait after a first failure; it doubles with each further one, up to [`LONGEST_BACK_OFF`].
+/// The back-off after the first failure. It doubles with each failure, up to [`MAX_BACK_OFF`].
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// Fetches for the sake of a key id nobody has seen. Microsoft's own libraries allow one in
-/// five minutes; a second one soon after helps whoever was early at a rollover.
+/// Fetches for an unknown key id. Microsoft's libraries allow one in five minutes. The second one,
+/// 30 seconds later, serves a token that was issued just before the rollover reached the document.
 const UNKNOWN_KEYS: Limit = Limit {
     burst: 2,
     interval: Duration::from_mins(5),
     spacing: Duration::from_secs(30),
 };
 
-/// The state of one tenant's fetches. Moments are those of the monotonic clock.
-pub(crate) struct Schedule {
-    /// When the next fetch is due: a refresh, or a new try after a failure.
+/// The fetch schedule of one tenant. Moments are those of the monotonic clock.
+pub(super) struct Schedule {
+    /// When the next refresh or retry is due.
     due_at: Duration,
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     failures: u32,
-    unknown_keys: Allowance,
+    unknown_keys: RateLimit,
 }
 
 impl Schedule {
     /// The first fetch is due at once.
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             due_at: Duration::ZERO,
             failures: 0,
-            unknown_keys: Allowance::new(UNKNOWN_KEYS),
+            unknown_keys: RateLimit::new(UNKNOWN_KEYS),
         }
     }
 
-    pub(crate) fn is_due(&self, now: Duration) -> bool {
+    pub(super) fn is_due(&self, now: Duration) -> bool {
         now >= self.due_at
     }
 
-    /// Whether the last attempt failed.
-    pub(crate) fn is_failing(&self) -> bool {
+    /// Whether the last fetch failed.
+    pub(super) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
-    /// Whether a caller whose key is not at hand may cause a fetch now. With other keys at
-    /// hand that is what the allowance is for; without any, or after a failure, the fetch that
-    /// is due is what they wait for.
-    pub(crate) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
+    /// Whether a caller whose key is not cached may cause a fetch now.
+    ///
+    /// With other keys cached, the rate limit decides. Without any, or after a failure, callers
+    /// wait for the fetch that is due.
+    pub(super) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
         if is_usable && !self.is_failing() {
-            self.unknown_keys.is_left(now)
+            self.unknown_keys.is_available(now)
         } else {
             self.is_due(now)
         }
     }
 
-    /// A caller has caused a fetch. It counts however it ends.
-    pub(crate) fn fetching_for_caller(&mut self, is_usable: bool, now: Duration) {
+    /// Counts a fetch that a caller caused, however it ends.
+    pub(super) fn record_fetch_for_caller(&mut self, is_usable: bool, now: Duration) {
         if is_usable {
-            self.unknown_keys.take(now);
+            self.unknown_keys.try_take(now);
         }
     }
 
-    pub(crate) fn succeeded(&mut self, now: Duration) {
+    pub(super) fn record_success(&mut self, now: Duration) {
         self.failures = 0;
-        let part = 1.0 - JITTER + 2.0 * JITTER * fastrand::f64();
-        self.due_at = now + REFRESH.mul_f64(part);
+        let factor = 1.0 - JITTER + 2.0 * JITTER * fastrand::f64();
+        self.due_at = now + REFRESH.mul_f64(factor);
     }
 
-    pub(crate) fn failed(&mut self, now: Duration) {
+    pub(super) fn record_failure(&mut self, now: Duration) {
         let back_off = FIRST_BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        self.due_at = now + back_off.min(LONGEST_BACK_OFF);
+        self.due_at = now + back_off.min(MAX_BACK_OFF);
     }
 
-    /// Nothing is due for as long as this.
-    pub(crate) fn rest(&mut self, now: Duration, how_long: Duration) {
-        self.due_at = now + how_long;
+    /// Makes the next fetch due after `delay`.
+    pub(super) fn postpone(&mut self, now: Duration, delay: Duration) {
+        self.due_at = now + delay;
     }
 
-    /// How long until the next try.
-    pub(crate) fn retry_after(&self, now: Duration) -> Duration {
-        self.due_at.saturating_sub(now).min(LONGEST_BACK_OFF)
+    /// The time until the next retry.
+    pub(super) fn retry_after(&self, now: Duration) -> Duration {
+        self.due_at.saturating_sub(now).min(MAX_BACK_OFF)
     }
 }
 
@@ -99,17 +100,17 @@ mod tests {
     fn failures_back_off_from_one_to_thirty_seconds() {
         let mut schedule = Schedule::new();
         let waits = [0; 8].map(|_| {
-            schedule.failed(Duration::ZERO);
+            schedule.record_failure(Duration::ZERO);
             schedule.retry_after(Duration::ZERO).as_secs()
         });
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
     }
 
     #[test]
-    fn a_refresh_is_due_after_an_hour_give_or_take_six_minutes() {
+    fn refresh_is_due_after_54_to_66_minutes() {
         for _ in 0..1000 {
             let mut schedule = Schedule::new();
-            schedule.succeeded(Duration::ZERO);
+            schedule.record_success(Duration::ZERO);
             assert!(!schedule.is_due(Duration::from_mins(54) - Duration::from_secs(1)));
             assert!(schedule.is_due(Duration::from_mins(66) + Duration::from_secs(1)));
         }

@@ -1,114 +1,87 @@
-//! What is held of whose keys, and what was fetched for it: for whoever watches, it decides nothing.
+//! Statistics of the signing keys, for the metrics. Verification never depends on them.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
 };
 
 use crate::ids::TenantId;
 
-/// How fetches have ended since the start.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct FetchCounts {
-    /// Fetches that brought keys.
-    pub succeeded: u64,
-    /// Fetches that brought none.
-    pub failed: u64,
-    /// Requests with a key id not at hand that started no fetch: the allowance was spent, a failed fetch was not long
-    /// enough ago, or too many others were under way.
-    pub suppressed: u64,
-    /// Published keys that were refused because another is held under their id.
-    pub conflicts: u64,
-}
+/// The tenants that are not listed, together: in open mode anyone can name any tenant, and each
+/// label value is a time series.
+const OTHER: &str = "other";
 
-/// The keys of one tenant.
+/// The cached keys of one tenant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeyStatus {
-    /// Whose they are.
+    /// The tenant.
     pub tenant: TenantId,
-    /// How many are trusted now.
+    /// The number of trusted keys.
     pub usable: usize,
-    /// How long ago any of them was last seen published; `None` if none is held.
+    /// The time since any key was last published; `None` without a key.
     pub age: Option<Duration>,
-    /// What was fetched.
-    pub fetches: FetchCounts,
 }
 
-/// The counters behind [`FetchCounts`]: a tenant's own.
-#[derive(Debug, Default)]
-pub(crate) struct FetchTally {
-    counters: Counters,
-    /// Where the tenants that nobody expects are counted together, this one among them until it is expected.
-    others: Option<Arc<Counters>>,
-    is_expected: AtomicBool,
+/// Counters of the fetches since the start, by tenant. A clone shares the counters.
+#[derive(Clone, Debug, Default)]
+pub struct FetchStats {
+    pub(crate) fetches: Family<FetchLabels, Counter>,
+    pub(crate) suppressed: Family<TenantLabel, Counter>,
+    pub(crate) conflicts: Family<TenantLabel, Counter>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    suppressed: AtomicU64,
-    conflicts: AtomicU64,
+/// The label of a metric by tenant.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct TenantLabel {
+    tenant: String,
 }
 
-impl FetchTally {
-    pub(crate) fn of_stranger(others: Arc<Counters>) -> Self {
-        Self {
-            others: Some(others),
-            ..Self::default()
+/// The labels of the fetch counter.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct FetchLabels {
+    tenant: String,
+    outcome: &'static str,
+}
+
+impl TenantLabel {
+    /// A listed tenant by its id, any other tenant as "other".
+    pub(crate) fn new(listed: Option<TenantId>) -> Self {
+        let tenant = listed.map_or_else(|| OTHER.to_owned(), |tenant| tenant.to_string());
+        Self { tenant }
+    }
+}
+
+impl FetchStats {
+    /// Creates every counter of a label, so that a rate over them starts at zero.
+    pub(super) fn register(&self, label: &TenantLabel) {
+        for outcome in ["ok", "failed"] {
+            self.fetches(label, outcome);
         }
+        drop(self.suppressed.get_or_create(label));
+        drop(self.conflicts.get_or_create(label));
     }
 
-    /// Its tenant is expected now: it no longer counts among the others.
-    pub(crate) fn expect(&self) {
-        self.is_expected.store(true, Ordering::Relaxed);
+    pub(super) fn count_success(&self, label: &TenantLabel, conflicts: usize) {
+        self.fetches(label, "ok").inc();
+        let conflicts = u64::try_from(conflicts).unwrap_or(u64::MAX);
+        self.conflicts.get_or_create(label).inc_by(conflicts);
     }
 
-    pub(crate) fn succeeded(&self, conflicts: usize) {
-        self.count(|counters| &counters.succeeded, 1);
-        self.count(
-            |counters| &counters.conflicts,
-            u64::try_from(conflicts).unwrap_or(u64::MAX),
-        );
+    pub(super) fn count_failure(&self, label: &TenantLabel) {
+        self.fetches(label, "failed").inc();
     }
 
-    pub(crate) fn failed(&self) {
-        self.count(|counters| &counters.failed, 1);
+    /// Counts a missing key for which no fetch was started: the tenant's rate limit, the back-off
+    /// after a failure, or too many other fetches.
+    pub(super) fn count_suppressed(&self, label: &TenantLabel) {
+        self.suppressed.get_or_create(label).inc();
     }
 
-    pub(crate) fn suppressed(&self) {
-        self.count(|counters| &counters.suppressed, 1);
-    }
-
-    pub(crate) fn counts(&self) -> FetchCounts {
-        self.counters.counts()
-    }
-
-    fn count(&self, which: impl Fn(&Counters) -> &AtomicU64, by: u64) {
-        which(&self.counters).fetch_add(by, Ordering::Relaxed);
-        if let Some(others) = &self.others
-            && !self.is_expected.load(Ordering::Relaxed)
-        {
-            which(others).fetch_add(by, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Counters {
-    /// A fetch for a tenant that is not even remembered was not started.
-    pub(crate) fn suppressed(&self) {
-        self.suppressed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn counts(&self) -> FetchCounts {
-        FetchCounts {
-            succeeded: self.succeeded.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            suppressed: self.suppressed.load(Ordering::Relaxed),
-            conflicts: self.conflicts.load(Ordering::Relaxed),
-        }
+    fn fetches(&self, label: &TenantLabel, outcome: &'static str) -> Counter {
+        let tenant = label.tenant.clone();
+        let labels = FetchLabels { tenant, outcome };
+        self.fetches.get_or_create(&labels).clone()
     }
 }

@@ -1,321 +1,302 @@
-//! One tenant's signing keys: what is held, and the one fetch that may be under way.
+//! One tenant's signing keys: the cached set, and the fetch in flight.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
-use crate::auth::{
-    keys::fetch::{FetchError, KeySource},
-    keys::jwks::{KeyId, RefusedKey, SigningKey, SigningKeys},
-    keys::schedule::Schedule,
-    keys::set::{Changes, KeySet, TRUST},
-    keys::status::{FetchTally, KeyStatus},
+use super::{
+    budget::{Budget, FetchLimitReached, FetchPermit},
+    fetch::{FetchError, KeySource},
+    jwks::{RejectedKey, SigningKey, SigningKeys},
+    schedule::Schedule,
+    set::{Changes, KeySet, TRUST},
+    status::{FetchStats, KeyStatus, TenantLabel},
 };
-use crate::{clock::Clock, ids::TenantId};
+use crate::{
+    clock::Clock,
+    ids::{KeyId, TenantId},
+};
 
-/// How long a tenant that Entra does not know is remembered as such.
-const ABSENCE: Duration = Duration::from_mins(5);
+/// How long an unproven tenant that Entra does not know is not looked up again.
+const ABSENT_FOR: Duration = Duration::from_mins(5);
 
-/// The keys of one tenant, with what is needed to fetch more.
-pub(crate) struct TenantKeys {
+/// The keys of one tenant, and the means to fetch more.
+pub(super) struct TenantKeys {
     tenant: TenantId,
-    source: Arc<KeySource>,
-    clock: Arc<dyn Clock>,
-    /// Read on every request without a lock: a fetch under way is not noticed.
-    held: ArcSwap<KeySet>,
-    /// Held for a few comparisons only, never across an await.
+    context: Arc<FetchContext>,
+    /// Read on every request without a lock: readers never wait for a fetch.
+    cached: ArcSwap<KeySet>,
+    /// Locked for a few comparisons, never across an await.
     state: Mutex<State>,
-    /// When a token was last verified, in seconds.
+    /// When a token was last verified, in seconds of the monotonic clock.
     last_used: AtomicU64,
-    tally: FetchTally,
+    /// Whether the operator has listed the tenant: its counters then have a label.
+    is_listed: AtomicBool,
+}
+
+/// What the fetches of all tenants share.
+pub(super) struct FetchContext {
+    pub(super) source: KeySource,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats: FetchStats,
 }
 
 struct State {
     schedule: Schedule,
-    /// The fetch under way, if any.
     flight: Option<Flight>,
-    /// Entra has answered that there is no such tenant.
+    /// Entra has responded that the tenant does not exist.
     is_absent: bool,
 }
 
-/// A fetch under way: the channel closes when its result is in place, or if it panics.
+/// A fetch in flight. The channel closes when the result is stored, or if the fetch panics.
 #[derive(Clone)]
 pub(crate) struct Flight(watch::Receiver<()>);
 
-/// What lets a fetch start; whatever it holds is given back when the fetch has ended.
-#[expect(
-    dead_code,
-    reason = "permits are held for as long as the fetch takes, and never read"
-)]
-pub(crate) enum Admission {
-    /// A caller of a known tenant: at once, however many others there are.
-    Caller,
-    /// A caller of a tenant nobody has proven to belong to.
-    Stranger(OwnedSemaphorePermit),
-    /// Nobody waits for it.
-    Refresh(OwnedSemaphorePermit),
-}
-
-/// Too many other fetches are in the way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Busy;
-
-/// Why there is no key to check a token with.
+/// Why there is no key to verify a token with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum NoKey {
-    /// The tenant publishes no key with this id, as far as may be found out.
+pub(super) enum Miss {
+    /// The tenant does not publish this key, as far as a fetch was allowed to find out.
     Unknown,
-    /// That cannot be found out before this much time has passed.
+    /// A fetch failed. The next one starts after this time.
     Unavailable(Duration),
 }
 
 impl TenantKeys {
-    pub(crate) fn new(
-        tenant: TenantId,
-        source: Arc<KeySource>,
-        clock: Arc<dyn Clock>,
-        tally: FetchTally,
-    ) -> Self {
+    pub(super) fn new(tenant: TenantId, context: Arc<FetchContext>) -> Self {
         Self {
             tenant,
-            source,
-            tally,
-            held: ArcSwap::default(),
+            cached: ArcSwap::default(),
             state: Mutex::new(State {
                 schedule: Schedule::new(),
                 flight: None,
                 is_absent: false,
             }),
-            last_used: AtomicU64::new(clock.monotonic().as_secs()),
-            clock,
+            last_used: AtomicU64::new(context.clock.monotonic().as_secs()),
+            is_listed: AtomicBool::new(false),
+            context,
         }
     }
 
-    /// The key if it is at hand.
-    pub(crate) fn held(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
-        self.held
-            .load()
-            .find(key_id, self.clock.monotonic())
-            .cloned()
+    /// The key, if it is cached and trusted.
+    pub(super) fn cached(&self, key_id: &KeyId) -> Option<Arc<SigningKey>> {
+        self.cached.load().get(key_id, self.now()).cloned()
     }
 
-    /// A token has been verified with one of the keys.
-    pub(crate) fn touch(&self) {
+    /// Records that a token was verified with one of the keys.
+    pub(super) fn mark_used(&self) {
         self.last_used
-            .store(self.clock.monotonic().as_secs(), Ordering::Relaxed);
+            .store(self.now().as_secs(), Ordering::Relaxed);
     }
 
-    /// Whether any key is at hand.
-    pub(crate) fn is_usable(&self) -> bool {
-        self.held.load().is_usable(self.clock.monotonic())
+    /// Whether any trusted key is cached.
+    pub(super) fn is_usable(&self) -> bool {
+        self.cached.load().is_usable(self.now())
     }
 
-    /// The operator expects people of this tenant.
-    pub(crate) fn expect(&self) {
-        self.tally.expect();
+    /// Records whether the operator lists the tenant. From then on its fetches count as its own.
+    pub(super) fn set_listed(&self, is_listed: bool) {
+        let was_listed = self.is_listed.swap(is_listed, Ordering::Relaxed);
+        if is_listed && !was_listed {
+            self.context.stats.register(&self.label());
+        }
     }
 
-    pub(crate) fn status(&self) -> KeyStatus {
-        let (held, now) = (self.held.load(), self.clock.monotonic());
+    pub(super) fn status(&self) -> KeyStatus {
+        let (cached, now) = (self.cached.load(), self.now());
         KeyStatus {
             tenant: self.tenant,
-            usable: held.usable(now),
-            age: held.last_seen().map(|seen| now.saturating_sub(seen)),
-            fetches: self.tally.counts(),
+            usable: cached.usable(now),
+            age: cached.last_seen().map(|seen| now.saturating_sub(seen)),
         }
     }
 
-    /// For how long no token has been verified.
-    pub(crate) fn idle(&self) -> Duration {
+    /// The time since a token was last verified.
+    pub(super) fn idle(&self) -> Duration {
         let last_used = Duration::from_secs(self.last_used.load(Ordering::Relaxed));
-        self.clock.monotonic().saturating_sub(last_used)
+        self.now().saturating_sub(last_used)
     }
 
-    /// The fetch a caller may wait for whose key is not at hand: the one under way, or a new
-    /// one if the schedule allows it.
-    ///
-    /// # Errors
-    ///
-    /// [`Busy`] if the schedule allows it but `admit` does not.
-    pub(crate) fn fetch_for_caller(
+    /// The fetch that a caller waits for if their key is not cached: the one in flight, or a new
+    /// one if schedule and budget allow it.
+    pub(super) fn fetch_for_caller(
         self: &Arc<Self>,
-        admit: impl FnOnce() -> Result<Admission, Busy>,
-    ) -> Result<Option<Flight>, Busy> {
-        let now = self.clock.monotonic();
+        budget: Budget<'_>,
+    ) -> Result<Option<Flight>, FetchLimitReached> {
+        let now = self.now();
         let mut state = self.state();
         if let Some(flight) = state.flight() {
             return Ok(Some(flight));
         }
-        let is_usable = self.held.load().is_usable(now);
+        let is_usable = self.cached.load().is_usable(now);
         if !state.schedule.may_fetch_for_caller(is_usable, now) {
-            self.tally.suppressed();
+            self.context.stats.count_suppressed(&self.label());
             return Ok(None);
         }
-        let admission = admit().inspect_err(|Busy| self.tally.suppressed())?;
-        state.schedule.fetching_for_caller(is_usable, now);
-        Ok(Some(self.start(&mut state, admission)))
+        let permit = budget
+            .acquire()
+            .inspect_err(|_| self.context.stats.count_suppressed(&self.label()))?;
+        state.schedule.record_fetch_for_caller(is_usable, now);
+        Ok(Some(self.start_fetch(&mut state, permit)))
     }
 
-    /// Starts the fetch that is due, if one is, none is under way and `admit` lets it.
-    pub(crate) fn fetch_if_due(
+    /// Starts the fetch that is due, if there is one and `acquire` permits it.
+    pub(super) fn fetch_if_due(
         self: &Arc<Self>,
-        admit: impl FnOnce() -> Result<Admission, Busy>,
+        acquire: impl FnOnce() -> Result<FetchPermit, FetchLimitReached>,
     ) -> Option<Flight> {
         let mut state = self.state();
-        if state.flight().is_some() || !state.schedule.is_due(self.clock.monotonic()) {
+        if state.flight().is_some() || !state.schedule.is_due(self.now()) {
             return None;
         }
-        admit()
-            .ok()
-            .map(|admission| self.start(&mut state, admission))
+        let permit = acquire().ok()?;
+        Some(self.start_fetch(&mut state, permit))
     }
 
-    /// Why a key that is not at hand was not found, after whatever was fetched for it.
-    pub(crate) fn why_not(&self) -> NoKey {
-        let now = self.clock.monotonic();
+    /// Why a key is still not cached after the fetch for it, if there was one.
+    pub(super) fn miss_reason(&self) -> Miss {
+        let now = self.now();
         let state = self.state();
         if state.is_absent && !state.schedule.is_due(now) {
-            NoKey::Unknown
-        } else if state.schedule.is_failing() || !self.held.load().is_usable(now) {
-            NoKey::Unavailable(state.schedule.retry_after(now))
+            Miss::Unknown
+        } else if state.schedule.is_failing() || !self.cached.load().is_usable(now) {
+            Miss::Unavailable(state.schedule.retry_after(now))
         } else {
-            NoKey::Unknown
+            Miss::Unknown
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.context.clock.monotonic()
+    }
+
+    fn label(&self) -> TenantLabel {
+        let is_listed = self.is_listed.load(Ordering::Relaxed);
+        TenantLabel::new(is_listed.then_some(self.tenant))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(self: &Arc<Self>, state: &mut State, admission: Admission) -> Flight {
+    fn start_fetch(self: &Arc<Self>, state: &mut State, permit: FetchPermit) -> Flight {
         let (landed, flight) = watch::channel(());
         let flight = Flight(flight);
         state.flight = Some(flight.clone());
         let keys = Arc::clone(self);
-        // Spawned: a client that hangs up must not end a fetch others wait for.
+        // Spawned: a client that disconnects must not end a fetch that others wait for.
         tokio::spawn(async move {
-            let outcome = keys.source.fetch(keys.tenant).await;
-            keys.land(outcome, &admission);
-            drop((landed, admission));
+            match keys.context.source.fetch(keys.tenant).await {
+                Ok(published) => keys.store(published),
+                Err(error) => keys.record_failure(&error, &permit),
+            }
+            drop((landed, permit));
         });
         flight
     }
 
-    fn land(&self, outcome: Result<SigningKeys, FetchError>, admission: &Admission) {
-        let now = self.clock.monotonic();
-        let held = self.held.load();
+    fn store(&self, published: SigningKeys) {
+        let now = self.now();
+        let cached = self.cached.load();
+        let is_first = cached.last_seen().is_none();
+        let (merged, changes) = cached.merge(published.keys, now);
         let mut state = self.state();
         state.flight = None;
-        match outcome {
-            Ok(published) => {
-                let SigningKeys {
-                    keys,
-                    refused,
-                    without_issuer,
-                } = published;
-                let (merged, changes) = held.merge(keys, now);
-                let is_first = held.last_seen().is_none();
-                self.held.store(Arc::new(merged));
-                state.schedule.succeeded(now);
-                state.is_absent = false;
-                drop(state);
-                self.tally.succeeded(changes.conflicting.len());
-                self.log_changes(is_first, &changes, &refused, without_issuer);
+        self.cached.store(Arc::new(merged));
+        state.schedule.record_success(now);
+        state.is_absent = false;
+        drop(state);
+        let conflicts = changes.conflicting.len();
+        self.context.stats.count_success(&self.label(), conflicts);
+        self.log_changes(is_first, &changes);
+        self.log_rejected(&published.rejected);
+    }
+
+    fn record_failure(&self, error: &FetchError, permit: &FetchPermit) {
+        let now = self.now();
+        self.context.stats.count_failure(&self.label());
+        let mut state = self.state();
+        state.flight = None;
+        state.schedule.record_failure(now);
+        // For a proven tenant this response must be a mistake: to believe it would lock users out.
+        let is_unproven = matches!(permit, FetchPermit::Unproven(_));
+        state.is_absent = is_unproven && error.is_absent_tenant();
+        if state.is_absent {
+            state.schedule.postpone(now, ABSENT_FOR);
+            // At debug: anyone can cause any number of these.
+            tracing::debug!(tenant = %self.tenant, %error, "tenant does not exist");
+            return;
+        }
+        let retry_in = state.schedule.retry_after(now);
+        drop(state);
+        let last_seen = self.cached.load().last_seen();
+        let age = last_seen.map(|seen| now.saturating_sub(seen));
+        self.log_failure(error, age, retry_in);
+    }
+
+    fn log_changes(&self, is_first: bool, changes: &Changes) {
+        let tenant = self.tenant;
+        if is_first {
+            tracing::info!(%tenant, keys = changes.new.len(), "fetched signing keys");
+        } else {
+            for key_id in &changes.new {
+                tracing::info!(%tenant, ?key_id, "rollover: new signing key published");
             }
-            Err(error) => {
-                self.tally.failed();
-                state.schedule.failed(now);
-                // Of a known tenant it is not believed: that would be an outage of its own.
-                state.is_absent =
-                    error.is_absent_tenant() && matches!(admission, Admission::Stranger(_));
-                if state.is_absent {
-                    state.schedule.rest(now, ABSENCE);
-                    // Nothing to act on, and a flood of strangers would make a flood of it.
-                    tracing::debug!(tenant = %self.tenant, %error, "no such tenant");
-                    return;
-                }
-                let retry_in = state.schedule.retry_after(now);
-                drop(state);
-                self.log_failure(
-                    &error,
-                    held.last_seen().map(|seen| now.saturating_sub(seen)),
-                    retry_in,
-                );
-            }
+        }
+        let message = "rejected a published key: another key is cached under the same id";
+        for key_id in &changes.conflicting {
+            tracing::error!(%tenant, ?key_id, message);
         }
     }
 
-    fn log_changes(
-        &self,
-        is_first: bool,
-        changes: &Changes,
-        refused: &[RefusedKey],
-        without_issuer: usize,
-    ) {
+    fn log_rejected(&self, rejected: &[RejectedKey]) {
+        const MESSAGE: &str = "skipped a published key";
         let tenant = self.tenant;
-        if is_first {
-            tracing::info!(%tenant, keys = changes.new.len(), "signing keys fetched");
-        } else {
-            for key_id in &changes.new {
-                tracing::info!(%tenant, ?key_id, "rollover: a new signing key is published");
-            }
-        }
-        for key_id in &changes.conflicting {
-            tracing::error!(%tenant, ?key_id, "another key is published under a known key id; it is refused");
-        }
-        for reason in refused {
+        for reason in rejected {
             match reason {
-                // The keys of personal accounts are in every document: nothing to act on.
-                RefusedKey::Issuer => {
-                    tracing::debug!(%tenant, %reason, "a published key is not used")
-                }
-                RefusedKey::Malformed | RefusedKey::Kind | RefusedKey::Size | RefusedKey::Cloud => {
-                    tracing::warn!(%tenant, %reason, "a published key is not used");
-                }
+                // At debug: every document contains the keys of personal accounts.
+                RejectedKey::Issuer => tracing::debug!(%tenant, %reason, "{MESSAGE}"),
+                RejectedKey::Malformed
+                | RejectedKey::Kind
+                | RejectedKey::Size
+                | RejectedKey::Cloud => tracing::warn!(%tenant, %reason, "{MESSAGE}"),
             }
-        }
-        if without_issuer > 0 {
-            tracing::debug!(%tenant, without_issuer, "keys without an issuer are accepted on loopback");
         }
     }
 
     fn log_failure(&self, error: &FetchError, age: Option<Duration>, retry_in: Duration) {
         let (tenant, retry_in_s) = (self.tenant, retry_in.as_secs());
-        match age
-            .filter(|&age| age < TRUST)
-            .map(|age| (age.as_secs(), TRUST.saturating_sub(age).as_secs()))
-        {
-            Some((age_s, usable_for_s)) => {
-                tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, "cannot fetch signing keys; those at hand serve on");
-            }
-            None => {
-                tracing::warn!(%tenant, %error, retry_in_s, "cannot fetch signing keys, and none are at hand");
-            }
-        }
+        let age = age.filter(|&age| age < TRUST);
+        let message = match age {
+            Some(_) => "failed to fetch signing keys; using cached keys",
+            None => "failed to fetch signing keys; none are cached",
+        };
+        let age_s = age.map(|age| age.as_secs());
+        let usable_for_s = age.map(|age| TRUST.saturating_sub(age).as_secs());
+        tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, message);
     }
 }
 
 impl State {
     fn flight(&self) -> Option<Flight> {
-        self.flight.clone().filter(Flight::is_under_way)
+        self.flight.clone().filter(Flight::is_in_flight)
     }
 }
 
 impl Flight {
-    /// Waits until the fetch has ended, however it ended.
+    /// Waits until the fetch has ended, with or without success.
     pub(crate) async fn landed(mut self) {
-        // Nothing is ever sent: the error is that the sender is gone.
+        // Nothing is ever sent: the error means that the sender is dropped.
         let _ = self.0.changed().await;
     }
 
-    fn is_under_way(&self) -> bool {
+    fn is_in_flight(&self) -> bool {
         self.0.has_changed().is_ok()
     }
 }

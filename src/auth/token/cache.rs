@@ -1,9 +1,9 @@
-//! Tokens whose signature has been checked, so that the next request with one costs no check.
+//! A cache of verified tokens, so that a token is verified once and not on every request.
 //!
-//! An entry proves that a key signed these very bytes, and what they say; that never changes.
-//! Whatever can change is asked again for each request: the time, the allow-list, the revoked
-//! keys, and whether the key is still trusted. Of a token that fails there is no answer here;
-//! it takes the long way, and gets its refusal on that.
+//! An entry proves that a key signed exactly these bytes. That never changes. Everything else is
+//! checked again on every request: the time, the allow-list, the revoked keys, and whether the key
+//! is still trusted. If any check fails, the cache reports a miss. The token is then verified from
+//! scratch, and that produces the error.
 
 use std::sync::{
     Arc,
@@ -13,51 +13,50 @@ use std::sync::{
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use quick_cache::{Weighter, sync::Cache};
 
-use crate::auth::{
-    keys::jwks::{KeyId, SigningKey},
-    principal::Principal,
-    token::claims::Validity,
+use super::claims::Validity;
+use crate::{
+    auth::{keys::jwks::SigningKey, principal::Principal},
+    ids::KeyId,
 };
 
-/// All entries together, in bytes. A token weighs some 500, of a person with many roles more,
-/// so this is room for some 60,000 of them.
+/// The size of all entries together, in bytes. An entry takes about 500 bytes, more for a user with
+/// many roles, so about 60,000 tokens fit.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// How many entries room is made for at the start.
-const EXPECTED: usize = 1000;
+/// The number of entries to allocate room for at start.
+const INITIAL_ENTRIES: usize = 1000;
 
-/// What the cache and the allocator need for an entry beside its text, in bytes.
+/// The cost of an entry in the cache and the allocator, beside its text, in bytes.
 const OVERHEAD: usize = 200;
 
-/// The tokens verified of late.
+/// The verified tokens. A full cache evicts the entries that are used least.
 pub(crate) struct VerifiedTokens {
     tokens: Cache<TokenDigest, Arc<VerifiedToken>, Bytes>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// How far remembering tokens has helped, since the start.
+/// Statistics of the token cache since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct TokenCacheUse {
-    /// Tokens that needed no verification.
+pub struct TokenCacheStats {
+    /// Tokens that did not have to be verified.
     pub hits: u64,
-    /// Tokens that took the long way, good or not.
+    /// Tokens that had to be verified, valid or not.
     pub misses: u64,
-    /// Tokens remembered at the moment.
+    /// Tokens in the cache now.
     pub entries: usize,
 }
 
-/// The SHA-256 of a whole token, its signature included: of two tokens that differ anywhere,
-/// only the one that was verified is found.
+/// The SHA-256 of a whole token with its signature. A token that differs in any byte is a miss.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub(crate) struct TokenDigest([u8; SHA256_OUTPUT_LEN]);
 
-/// What is known of a token because its signature has been checked.
+/// The result of a verification.
 pub(crate) struct VerifiedToken {
     pub(crate) principal: Principal,
     pub(crate) validity: Validity,
     pub(crate) key_id: KeyId,
-    /// The key it was checked with. Another under the same key id proves nothing of it.
+    /// The key that verified the token. Another key under the same id does not count.
     pub(crate) key: Arc<SigningKey>,
 }
 
@@ -66,30 +65,31 @@ struct Bytes;
 
 impl VerifiedTokens {
     pub(crate) fn new() -> Self {
-        let tokens = Cache::with_weighter(EXPECTED, MAX_BYTES, Bytes);
         Self {
-            tokens,
+            tokens: Cache::with_weighter(INITIAL_ENTRIES, MAX_BYTES, Bytes),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn find(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
+    pub(crate) fn get(&self, digest: &TokenDigest) -> Option<Arc<VerifiedToken>> {
         self.tokens.get(digest)
     }
 
-    pub(crate) fn remember(&self, digest: TokenDigest, token: VerifiedToken) {
+    pub(crate) fn insert(&self, digest: TokenDigest, token: VerifiedToken) {
         self.tokens.insert(digest, Arc::new(token));
     }
 
-    /// Counts a request whose token was known, and still good, or not.
-    pub(crate) fn count(&self, is_hit: bool) {
-        let counter = if is_hit { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn usage(&self) -> TokenCacheUse {
-        TokenCacheUse {
+    pub(crate) fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> TokenCacheStats {
+        TokenCacheStats {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             entries: self.tokens.len(),
@@ -107,8 +107,8 @@ impl TokenDigest {
 
 impl Weighter<TokenDigest, Arc<VerifiedToken>> for Bytes {
     fn weight(&self, _: &TokenDigest, token: &Arc<VerifiedToken>) -> u64 {
-        let bytes =
-            size_of::<VerifiedToken>() + OVERHEAD + token.principal.bytes() + token.key_id.bytes();
+        let content = token.principal.bytes() + token.key_id.bytes();
+        let bytes = size_of::<VerifiedToken>() + OVERHEAD + content;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_of_every_byte() {
+    fn digest_covers_every_byte() {
         let of = TokenDigest::of;
         assert!(of("a.b.c") == of("a.b.c"));
         for other in ["a.b.d", "a.c.c", "b.b.c", "a.b.c ", "a.b.cc", "A.b.c", ""] {

@@ -1,38 +1,44 @@
-//! What a token says, and whether it says it of this API, this tenant and this moment.
+//! The claims of a token, and the check that they are for this API, this tenant and this moment.
 //!
-//! The same check runs twice: before the key is looked up, so that garbage costs no fetch,
-//! and after the signature, when a fetch may have taken seconds.
+//! The check runs twice: before the key look-up, so that garbage never causes a fetch, and after
+//! the signature, because a fetch may have taken seconds.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::auth::{
-    authority::Authority, error::InvalidToken, token::SignedClaims, token::json::Members,
+use super::json::Members;
+use crate::{
+    auth::{
+        authority::Authority,
+        error::{InvalidToken, Timestamp},
+    },
+    ids::{TenantId, UserId},
 };
-use crate::ids::{TenantId, UserId};
 
-/// How far the clocks of Entra and of this machine may differ.
+/// The accepted difference between Entra's clock and the local one.
 const LEEWAY: Duration = Duration::from_mins(1);
 
-/// The claims set of a token (RFC 7519, section 4).
+/// The claims set of a token (RFC 7519, section 4), verified or not.
 pub(crate) struct Claims(Members);
 
-/// What a token's claims are held against.
+/// Claims under a valid signature of the tenant's key.
+pub(crate) struct SignedClaims(Claims);
+
+/// The values that a token's claims must have.
 ///
 /// The claims and their forms per version:
 /// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
 #[derive(Clone, Debug)]
 pub(crate) struct Expectations {
     authority: Authority,
-    /// `api://{client id}`, the App ID URI.
+    /// The App ID URI, `api://{client id}`.
     app_id_uri: String,
-    /// The bare client id.
     client_id: String,
 }
 
-/// From `nbf` or `iat`, the later one, until just before `exp`: seconds since the Unix epoch.
+/// From the later one of `nbf` and `iat` until just before `exp`, in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
     not_before: f64,
@@ -48,140 +54,162 @@ impl Expectations {
         }
     }
 
-    /// The audience of this API's tokens, in its longer form.
+    /// The App ID URI: the audience of tokens of version 1.
     pub(crate) fn app_id_uri(&self) -> &str {
         &self.app_id_uri
     }
 
-    /// The issuer of a tenant's tokens of this version, and of the other one.
-    pub(crate) fn issuers(&self, tenant: TenantId, version: &str) -> (String, String) {
-        let (v1, v2) = (
-            self.authority.v1_issuer(tenant),
-            self.authority.v2_issuer(tenant),
-        );
-        if version == "1.0" { (v1, v2) } else { (v2, v1) }
-    }
-
-    /// Checks issuer, audience and times, and says when the times hold.
-    ///
-    /// # Errors
-    ///
-    /// The first of these that is missing, of the wrong type or wrong.
+    /// Checks issuer, audience and times. Returns when the token is valid.
     pub(crate) fn check(
         &self,
         claims: &Claims,
         tenant: TenantId,
         now: Duration,
     ) -> Result<Validity, InvalidToken> {
-        let issuer = match claims.0.string("ver") {
+        let expected = match claims.0.string("ver") {
             Some("1.0") => self.authority.v1_issuer(tenant),
             Some("2.0") => self.authority.v2_issuer(tenant),
-            Some(_) | None => return Err(InvalidToken::Claim("ver")),
+            Some(_) | None => return Err(claims.invalid("ver", "\"1.0\" or \"2.0\"")),
         };
-        if claims.0.string("iss") != Some(&issuer) {
-            return Err(InvalidToken::Issuer);
+        if claims.0.string("iss") != Some(&expected) {
+            let found = claims.0.evidence("iss");
+            return Err(InvalidToken::Issuer { found, expected });
         }
         let audience = claims.0.string("aud");
         if audience != Some(&self.app_id_uri) && audience != Some(&self.client_id) {
-            return Err(InvalidToken::Audience);
+            return Err(InvalidToken::Audience {
+                found: claims.0.evidence("aud"),
+                expected: self.app_id_uri.clone(),
+            });
         }
         let expires = claims.time("exp")?;
-        if Validity::has_ended(expires, now) {
-            return Err(InvalidToken::Expired);
+        if Validity::is_over(expires, now) {
+            let at = Timestamp(from_seconds(expires));
+            let since = now.saturating_sub(at.0);
+            return Err(InvalidToken::Expired { at, since });
         }
-        let not_before = claims.time("nbf")?.max(claims.time("iat")?);
+        let (nbf, iat) = (claims.time("nbf")?, claims.time("iat")?);
         let validity = Validity {
-            not_before,
+            not_before: nbf.max(iat),
             expires,
         };
         if validity.includes(now) {
-            Ok(validity)
-        } else {
-            Err(InvalidToken::NotYetValid)
+            return Ok(validity);
         }
+        let claim = if nbf >= iat { "nbf" } else { "iat" };
+        let at = Timestamp(from_seconds(validity.not_before));
+        let until = at.0.saturating_sub(now);
+        Err(InvalidToken::NotYetValid { claim, at, until })
     }
 }
 
 impl Validity {
-    /// Whether `now`, since the Unix epoch, lies within it or at most [`LEEWAY`] outside.
+    /// Whether `now`, since the Unix epoch, is within the validity, give or take [`LEEWAY`].
     pub(crate) fn includes(self, now: Duration) -> bool {
-        self.not_before <= (now + LEEWAY).as_secs_f64() && !Self::has_ended(self.expires, now)
+        self.not_before <= (now + LEEWAY).as_secs_f64() && !Self::is_over(self.expires, now)
     }
 
-    /// RFC 7519, section 4.1.4: on or after `exp` a token is not to be accepted.
-    fn has_ended(expires: f64, now: Duration) -> bool {
+    /// A token is not accepted on or after `exp` (RFC 7519, section 4.1.4).
+    fn is_over(expires: f64, now: Duration) -> bool {
         now.as_secs_f64() >= expires + LEEWAY.as_secs_f64()
     }
 }
 
 impl Claims {
-    pub(crate) fn new(members: Members) -> Self {
+    pub(super) fn new(members: Members) -> Self {
         Self(members)
     }
 
-    /// `tid`, the organisation the token was issued in.
+    /// `tid`: the tenant that the token was issued in.
     pub(crate) fn tenant(&self) -> Result<TenantId, InvalidToken> {
         match self.0.value("tid") {
             None | Some(Value::Null) => Err(InvalidToken::MissingTenant),
             Some(Value::String(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
-            Some(tid) => tid
-                .as_str()
-                .and_then(|tid| tid.parse().ok())
-                .ok_or(InvalidToken::MalformedTenant),
+            Some(tid) => {
+                let tenant = tid.as_str().and_then(|tid| tid.parse().ok());
+                tenant.ok_or_else(|| InvalidToken::MalformedTenant(self.0.evidence("tid")))
+            }
         }
     }
 
     /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
     fn time(&self, name: &'static str) -> Result<f64, InvalidToken> {
-        self.0.number(name).ok_or(InvalidToken::Claim(name))
+        let time = self.0.number(name);
+        time.ok_or_else(|| self.invalid(name, "a number of seconds"))
+    }
+
+    fn invalid(&self, name: &'static str, expected: &'static str) -> InvalidToken {
+        InvalidToken::Claim {
+            name,
+            found: self.0.evidence(name),
+            expected,
+        }
     }
 }
 
-/// Who the caller is, only signed claims say.
 impl SignedClaims {
-    /// `oid`, the person within the tenant.
-    pub(crate) fn user(&self) -> Result<UserId, InvalidToken> {
-        self.members()
-            .string("oid")
-            .and_then(|oid| oid.parse().ok())
-            .ok_or(InvalidToken::Claim("oid"))
+    /// Only for claims whose signature was verified.
+    pub(super) fn new(verified: Claims) -> Self {
+        Self(verified)
     }
 
-    /// `roles`: the app roles the tenant has assigned to the person; none if there is no such claim.
+    /// The same claims, for the check of issuer, audience and times.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.0
+    }
+
+    /// `tid`: the tenant that the token was issued in.
+    pub(crate) fn tenant(&self) -> Result<TenantId, InvalidToken> {
+        self.0.tenant()
+    }
+
+    /// `oid`: the user within the tenant.
+    pub(crate) fn user(&self) -> Result<UserId, InvalidToken> {
+        let user = self
+            .members()
+            .string("oid")
+            .and_then(|oid| oid.parse().ok());
+        user.ok_or_else(|| self.0.invalid("oid", "a hyphenated GUID"))
+    }
+
+    /// `roles`: the app roles that the tenant assigned to the user. Empty without this claim.
     pub(crate) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
-        let Some(roles) = self.members().value("roles") else {
+        let Some(value) = self.members().value("roles") else {
             return Ok(Vec::new());
         };
-        let roles = roles.as_array().and_then(|roles| {
-            roles
-                .iter()
-                .map(|role| role.as_str().map(str::to_owned))
-                .collect::<Option<Vec<_>>>()
+        let roles = value.as_array().and_then(|roles| {
+            let roles = roles.iter().map(|role| role.as_str().map(str::to_owned));
+            roles.collect::<Option<Vec<_>>>()
         });
-        roles.ok_or(InvalidToken::Claim("roles"))
+        roles.ok_or_else(|| self.0.invalid("roles", "a list of strings"))
     }
 
-    /// `scp`: what the person lets the app do in their name, separated by spaces. Only tokens
-    /// of people have it.
+    /// `scp`: the scopes that the user granted to the app, separated by spaces. Only user tokens
+    /// have it.
     pub(crate) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
         match self.members().value("scp") {
-            Some(scopes) => scopes.as_str().map(Some).ok_or(InvalidToken::Claim("scp")),
+            Some(Value::String(scopes)) => Ok(Some(scopes)),
+            Some(_) => Err(self.0.invalid("scp", "a string")),
             None => Ok(None),
         }
     }
 
-    /// Whether Entra says that this is an app's own token. Its silence proves nothing.
+    /// Whether `idtyp` marks an app's own token. The claim is optional: its absence proves nothing.
     pub(crate) fn is_app_only(&self) -> bool {
         self.members().string("idtyp") == Some("app")
     }
 
-    /// A claim that is shown to people and decides nothing; absent if it is empty or no string.
+    /// A claim for display only; `None` if it is empty or not a string.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.members().string(name).filter(|text| !text.is_empty())
     }
 
     fn members(&self) -> &Members {
-        let Claims(members) = &**self;
-        members
+        &self.0.0
     }
+}
+
+/// Times outside of a `Duration`'s range become its nearest bound.
+fn from_seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -1,7 +1,7 @@
-//! The members of a JSON object, each name once.
+//! A JSON object in which every member name is unique.
 //!
-//! Two members of one name, or of names that differ only in case, are refused: of such
-//! twins one reader takes the first and another the last, and a token must mean one thing.
+//! Two members of the same name, or of names that differ only in case, are rejected: some readers
+//! take the first and others the last, and a token must mean the same to all of them.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,46 +11,35 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::auth::error::InvalidToken;
+use crate::auth::error::{InvalidToken, MalformedToken, Unverified};
 
-/// A JSON object whose member names are unique whatever their case. They are few, and most are looked up
-/// once, so they are kept as they came.
+/// A JSON object with unique member names. A token has few members, so a list is fast enough.
 pub(crate) struct Members(Vec<(String, Value)>);
 
-/// About how many members the claims of a token have.
+/// The usual number of claims in a token.
 const USUAL_MEMBERS: usize = 24;
 
-/// Serde's errors are texts; this one is told apart by its text and never shown.
-const DUPLICATE: &str = "duplicate member";
+/// Serde reports errors as text. This prefix marks a duplicate; the member's name follows.
+const DUPLICATE: &str = "duplicate member: ";
 
 impl Members {
-    /// Parses a JSON object and nothing after it.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidToken::DuplicateMember`], or [`InvalidToken::Malformed`] for anything else.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, InvalidToken> {
+    /// Parses a JSON object with nothing after it. `segment` names it in errors.
+    pub(super) fn parse(json: &[u8], segment: &'static str) -> Result<Self, InvalidToken> {
         serde_json::from_slice(json).map_err(|error| {
-            if error.to_string().starts_with(DUPLICATE) {
-                InvalidToken::DuplicateMember
-            } else {
-                InvalidToken::Malformed
+            let problem = error.to_string();
+            if let Some(name) = problem.strip_prefix(DUPLICATE) {
+                let name = name.rsplit_once(" at line ").map_or(name, |(name, _)| name);
+                let name = Unverified::text(name);
+                return InvalidToken::DuplicateMember { segment, name };
             }
+            let problem = Unverified::text(&problem);
+            InvalidToken::Malformed(MalformedToken::Json { segment, problem })
         })
     }
 
-    /// What keeps a text from being such an object, in words; `None` if it is one.
-    pub(crate) fn problem(json: &[u8]) -> Option<String> {
-        serde_json::from_slice::<Self>(json)
-            .err()
-            .map(|error| error.to_string())
-    }
-
     pub(crate) fn value(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value)
+        let mut members = self.0.iter();
+        members.find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// The member if it is a string.
@@ -61,6 +50,11 @@ impl Members {
     /// The member if it is a number.
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
         self.value(name)?.as_f64()
+    }
+
+    /// The member for an error: its JSON, or "missing".
+    pub(crate) fn evidence(&self, name: &str) -> Unverified {
+        Unverified::value(self.value(name))
     }
 }
 
@@ -85,22 +79,21 @@ impl<'de> Visitor<'de> for UniqueNames {
             members.push(member);
         }
         let mut names: Vec<_> = members.iter().map(|(name, _)| fold_case(name)).collect();
-        // Not compared each with each: a token has room for thousands of names.
+        // Sorted, because comparing each name with each other is quadratic, and a token has room
+        // for thousands of names.
         names.sort_unstable();
-        if let Some([twin, _]) = names.array_windows().find(|[one, next]| one == next) {
-            return Err(A::Error::custom(format_args!("{DUPLICATE} {twin:?}")));
+        if let Some([name, _]) = names.array_windows().find(|[one, next]| one == next) {
+            return Err(A::Error::custom(format_args!("{DUPLICATE}{name:?}")));
         }
         drop(names);
         Ok(Members(members))
     }
 }
 
-/// The name without regard to case; Entra's are in lower case already.
+/// The name in lower case. Entra's names already are.
 fn fold_case(name: &str) -> Cow<'_, str> {
-    if name
-        .bytes()
-        .all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
-    {
+    let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if name.bytes().all(is_lower) {
         Cow::Borrowed(name)
     } else {
         Cow::Owned(name.to_lowercase())

@@ -1,127 +1,126 @@
-//! A bearer token before and after its signature has been checked.
+//! A bearer token before and after its signature is verified.
 //!
-//! Only the key id and the claims are read from an [`UnverifiedToken`], and only
-//! [`UnverifiedToken::verify`] makes [`SignedClaims`] of it. `jwk`, `jku`, `x5u` and `x5c`
-//! are never looked at: a token does not choose the key it is checked with.
+//! Only the key id and the claims are read from an [`UnverifiedToken`]. Only
+//! [`UnverifiedToken::verify`] turns it into [`SignedClaims`]. The header parameters `jwk`, `jku`,
+//! `x5u` and `x5c` are never read: a token must not choose the key that verifies it.
 
 pub(crate) mod cache;
 pub(crate) mod claims;
 pub(crate) mod json;
 
-use std::ops::Deref;
-
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 
-use crate::auth::{
-    error::InvalidToken,
-    keys::jwks::{KeyId, SigningKey},
-    token::claims::Claims,
-    token::json::Members,
+use self::{
+    claims::{Claims, SignedClaims},
+    json::Members,
 };
+use super::{
+    error::{InvalidToken, MalformedToken},
+    keys::jwks::SigningKey,
+};
+use crate::ids::KeyId;
 
-/// The longest token, in bytes. Entra's are 1 to 4 KiB, more with many groups.
-pub(crate) const MAX_BYTES: usize = 16 * 1024;
+/// The longest token, in bytes. Entra's have 1 to 4 KiB, more with many groups.
+const MAX_BYTES: usize = 16 * 1024;
 
 /// Header parameters that change what a signature covers or how it is read
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516). Entra sends none of them.
-pub(crate) const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
-/// A token of the right shape. Nothing in it is to be believed yet.
-pub(crate) struct UnverifiedToken<'a> {
-    /// The first two segments with the dot between them: what the signature covers.
+/// A token of the right shape. Its content is untrusted until it is verified.
+pub(super) struct UnverifiedToken<'a> {
+    /// The first two segments with the dot between them: the bytes that the signature covers.
     message: &'a str,
     signature: &'a str,
-    pub(crate) unverified_key_id: KeyId,
-    pub(crate) unverified_claims: Claims,
+    pub(super) unverified_key_id: KeyId,
+    pub(super) unverified_claims: Claims,
 }
 
-/// Claims that a tenant's signing key vouches for.
-pub(crate) struct SignedClaims(Claims);
-
 impl<'a> UnverifiedToken<'a> {
-    /// Parses the compact serialisation (RFC 7515, section 7.1) in time that does not
-    /// depend on the number of dots.
-    ///
-    /// # Errors
-    ///
-    /// Why the text is not a token this service could accept from anyone.
-    pub(crate) fn parse(unverified_jwt: &'a str) -> Result<Self, InvalidToken> {
-        if unverified_jwt.len() > MAX_BYTES {
-            return Err(InvalidToken::TooLong);
+    /// Parses the compact serialization (RFC 7515, section 7.1).
+    pub(super) fn parse(unverified_jwt: &'a str) -> Result<Self, InvalidToken> {
+        let bytes = unverified_jwt.len();
+        if bytes > MAX_BYTES {
+            let max = MAX_BYTES;
+            return Err(InvalidToken::TooLong { bytes, max });
         }
-        let (message, signature) = unverified_jwt
-            .rsplit_once('.')
-            .ok_or(InvalidToken::Malformed)?;
-        // A fourth segment would leave a dot in the claims, which is not base64url.
-        let (header, claims) = message.split_once('.').ok_or(InvalidToken::Malformed)?;
-
-        let header = parse_segment(header)?;
+        let Some((message, signature)) = unverified_jwt.rsplit_once('.') else {
+            return Err(wrong_segments(unverified_jwt));
+        };
+        let Some((header, payload)) = message.split_once('.') else {
+            return Err(wrong_segments(unverified_jwt));
+        };
+        let header = Members::parse(&decode(header, "header")?, "header")?;
         let unverified_key_id = parse_header(&header)?;
-        let unverified_claims = Claims::new(parse_segment(claims)?);
-        if decode(signature)?.is_empty() {
-            return Err(InvalidToken::Malformed);
+        if payload.contains('.') {
+            return Err(wrong_segments(unverified_jwt));
         }
+        let payload = Members::parse(&decode(payload, "payload")?, "payload")?;
+        decode(signature, "signature")?;
         Ok(Self {
             message,
             signature,
             unverified_key_id,
-            unverified_claims,
+            unverified_claims: Claims::new(payload),
         })
     }
 
-    /// Checks the signature, RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3).
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidToken::Signature`] if `key` did not sign these very bytes.
-    pub(crate) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
-        match crypto::verify(
-            self.signature,
-            self.message.as_bytes(),
-            key.decoding_key(),
-            Algorithm::RS256,
-        ) {
-            Ok(true) => Ok(SignedClaims(self.unverified_claims)),
-            Ok(false) | Err(_) => Err(InvalidToken::Signature),
+    /// Verifies the signature: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3).
+    pub(super) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
+        let message = self.message.as_bytes();
+        let key = key.decoding_key();
+        match crypto::verify(self.signature, message, key, Algorithm::RS256) {
+            Ok(true) => Ok(SignedClaims::new(self.unverified_claims)),
+            Ok(false) | Err(_) => Err(InvalidToken::Signature(self.unverified_key_id)),
         }
     }
 }
 
 #[cfg(fuzzing)]
 impl UnverifiedToken<'_> {
-    pub(crate) fn assume_signed(self) -> SignedClaims {
-        SignedClaims(self.unverified_claims)
+    pub(super) fn assume_signed(self) -> SignedClaims {
+        SignedClaims::new(self.unverified_claims)
     }
 }
 
-impl Deref for SignedClaims {
-    type Target = Claims;
+/// Header and payload of a token, as far as they can be read, for an explanation to a user.
+pub(super) fn unverified_members(unverified_jwt: &str) -> [Option<Members>; 2] {
+    let mut segments = unverified_jwt.split('.');
+    ["header", "payload"].map(|name| {
+        let json = decode(segments.next()?, name).ok()?;
+        Members::parse(&json, name).ok()
+    })
+}
 
-    fn deref(&self) -> &Claims {
-        &self.0
+fn wrong_segments(unverified_jwt: &str) -> InvalidToken {
+    InvalidToken::Malformed(match unverified_jwt.split('.').count() {
+        5 => MalformedToken::Encrypted,
+        count => MalformedToken::Segments(count),
+    })
+}
+
+fn decode(text: &str, segment: &'static str) -> Result<Vec<u8>, InvalidToken> {
+    if text.is_empty() {
+        return Err(InvalidToken::Malformed(MalformedToken::Empty(segment)));
     }
-}
-
-fn parse_segment(segment: &str) -> Result<Members, InvalidToken> {
-    Members::parse(&decode(segment)?)
-}
-
-fn decode(segment: &str) -> Result<Vec<u8>, InvalidToken> {
-    BASE64_URL_SAFE_NO_PAD
-        .decode(segment)
-        .map_err(|_| InvalidToken::Malformed)
+    BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| {
+        let is_base64url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        InvalidToken::Malformed(match text.chars().find(|&c| !is_base64url(c)) {
+            Some(character) => MalformedToken::Base64 { segment, character },
+            None => MalformedToken::CutOff(segment),
+        })
+    })
 }
 
 fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {
     if header.string("alg") != Some("RS256") {
-        return Err(InvalidToken::Algorithm);
+        return Err(InvalidToken::Algorithm(header.evidence("alg")));
     }
-    if UNSUPPORTED.iter().any(|name| header.value(name).is_some()) {
-        return Err(InvalidToken::UnsupportedHeader);
+    let mut unsupported = UNSUPPORTED.into_iter();
+    if let Some(name) = unsupported.find(|name| header.value(name).is_some()) {
+        return Err(InvalidToken::UnsupportedHeader(name));
     }
-    header
-        .string("kid")
-        .and_then(KeyId::parse)
-        .ok_or(InvalidToken::KeyId)
+    let key_id = header.string("kid").and_then(KeyId::parse);
+    key_id.ok_or_else(|| InvalidToken::KeyId(header.evidence("kid")))
 }

@@ -1,8 +1,7 @@
-//! Tasks in memory: tenant → user → tasks, and an index by id beside it.
+//! Tasks in memory: tenant → user → tasks, and an index by id.
 //!
-//! Each tenant has a lock of its own, so one tenant's long list never holds up another.
-//! A stored task is never changed in place: an update puts a new one in its stead, so a
-//! page that is being written to a slow client needs no lock.
+//! Each tenant has its own lock, so one tenant's long list never delays another tenant. A stored
+//! task is never changed in place but replaced, so a list that is being sent needs no lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,42 +11,39 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{
-    super::{NewTask, Page, Task, TaskUpdate},
-    Listing, StoreError,
+use crate::{
+    ids::{Owner, Reach, TaskId, TenantId, UserId},
+    tasks::{Listing, NewTask, Page, StoreError, Task, TaskUpdate},
 };
-use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
 
 /// The tasks of all tenants.
-#[derive(Debug)]
 pub struct MemoryTasks {
-    /// A tenant appears with its first task: reading never makes the map grow.
-    tenants: DashMap<TenantId, Arc<TenantTasks>>,
+    /// A tenant is added with its first task. Reading never grows the map.
+    tenants: DashMap<TenantId, Arc<Locked>>,
     max_per_tenant: usize,
 }
 
-/// One tenant's tasks behind its lock. Held for look-ups and changes only, never across
-/// an await and never while an answer is written.
-#[derive(Debug, Default)]
-struct TenantTasks(RwLock<Shelf>);
+/// A tenant's tasks behind its lock, which is never held across an await.
+#[derive(Default)]
+struct Locked(RwLock<TenantTasks>);
 
-#[derive(Debug, Default)]
-struct Shelf {
+/// One tenant's tasks.
+#[derive(Default)]
+struct TenantTasks {
     last_id: Option<TaskId>,
-    users: HashMap<UserId, Own>,
+    users: HashMap<UserId, UserTasks>,
     by_id: BTreeMap<TaskId, Arc<Task>>,
 }
 
 /// One user's tasks.
-#[derive(Debug)]
-struct Own {
+struct UserTasks {
     tasks: BTreeMap<TaskId, Arc<Task>>,
-    /// The name their latest task was created under, for the next one to share.
+    /// The owner name of the latest task, for the next one to share.
     name: Arc<str>,
 }
 
-impl Own {
-    /// The name as the latest task has it, if it is still the same.
+impl UserTasks {
+    /// The shared name, replaced if the user has changed theirs.
     fn share_name(&mut self, name: String) -> Arc<str> {
         if *self.name != *name {
             self.name = name.into();
@@ -71,7 +67,7 @@ impl MemoryTasks {
     }
 
     pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
-        // Cloned out of the map, so that its shard is free while the tenant's lock is waited for.
+        // Cloned, so that the map's shard is not locked while this waits for the tenant's lock.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
         let mut tasks = tasks.write();
         if tasks.by_id.len() >= self.max_per_tenant {
@@ -98,24 +94,24 @@ impl MemoryTasks {
         }
     }
 
-    fn tenant(&self, tenant: TenantId) -> Option<Arc<TenantTasks>> {
+    fn tenant(&self, tenant: TenantId) -> Option<Arc<Locked>> {
         self.tenants.get(&tenant).map(|tasks| Arc::clone(&tasks))
     }
 }
 
-impl TenantTasks {
-    // A shelf is whole between any two statements that could panic, so a poisoned lock
-    // is no reason to refuse a tenant for ever.
-    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+impl Locked {
+    // The tasks are consistent between any two statements that could panic, so a poisoned lock can
+    // be used again.
+    fn read(&self) -> RwLockReadGuard<'_, TenantTasks> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+    fn write(&self) -> RwLockWriteGuard<'_, TenantTasks> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelf {
+impl TenantTasks {
     fn list(&self, reach: Reach, page: Page) -> Listing {
         let tasks = match reach {
             Reach::Tenant => &self.by_id,
@@ -185,11 +181,11 @@ impl Shelf {
     fn put(&mut self, task: Task) -> Arc<Task> {
         let task = Arc::new(task);
         self.by_id.insert(task.id, Arc::clone(&task));
-        let name = || Own {
+        let new = || UserTasks {
             tasks: BTreeMap::new(),
             name: Arc::clone(&task.owner_name),
         };
-        let own = self.users.entry(task.owner.user).or_insert_with(name);
+        let own = self.users.entry(task.owner.user).or_insert_with(new);
         own.tasks.insert(task.id, Arc::clone(&task));
         task
     }

@@ -1,128 +1,88 @@
-//! The seam between the handlers and wherever tasks are kept.
+//! The task store: in memory or in PostgreSQL.
 //!
-//! Every function that reads or changes a task takes the tenant, so none can reach across two. A closed enum
-//! rather than a trait object: tasks in memory are then one match and one function call away. Each is timed here.
+//! Every function takes the tenant, so none can reach another tenant's tasks. The store is a closed
+//! enum and not a trait object: an operation in memory is one match and one function call.
 
 pub mod memory;
 pub mod postgres;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use thiserror::Error;
-
 use self::{
     memory::MemoryTasks,
-    postgres::{Database, DatabaseError, PostgresTasks},
+    postgres::{PostgresTasks, config::DatabaseConfig, error::DatabaseError},
 };
-use super::{NewTask, Page, Task, TaskUpdate};
+use super::{Listing, NewTask, Page, StoreError, Task, TaskUpdate};
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId},
-    telemetry::store::{Timings, timed},
+    telemetry::store::StoreMetrics,
 };
 
-/// The tasks of all tenants; cloning gives another handle to the same ones.
-#[derive(Clone, Debug)]
+/// The tasks of all tenants. A clone is another handle to the same tasks.
+#[derive(Clone)]
 pub struct Tasks {
     store: Store,
-    timings: Option<Timings>,
+    metrics: StoreMetrics,
 }
 
-/// Where they are kept. What a database is asked is boxed: it needs kilobytes, which a request to memory would
-/// carry along.
-#[derive(Clone, Debug)]
+/// The futures of database operations are boxed: they have kilobytes, which every request to memory
+/// would carry along.
+#[derive(Clone)]
 enum Store {
-    /// In this process, and gone with it.
     Memory(Arc<MemoryTasks>),
-    /// In a database, which other replicas may use at the same time.
     Postgres(Arc<PostgresTasks>),
 }
 
-/// Which store, and its bounds.
+/// Which store, and its limits.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The database; `None` for memory.
-    pub database: Option<Database>,
-    /// How many connections to the database may be open at the same time.
+    /// The database; `None` keeps tasks in memory.
+    pub database: Option<DatabaseConfig>,
+    /// The maximum number of connections to the database.
     pub max_database_connections: NonZeroUsize,
-    /// How many tasks a tenant may have.
+    /// The maximum number of tasks of a tenant.
     pub max_tasks_per_tenant: usize,
 }
 
-/// A part of a list of tasks.
-#[derive(Clone, Debug, Default)]
-pub struct Listing {
-    /// Oldest first. Shared with the store, not copied out of it.
-    pub tasks: Vec<Arc<Task>>,
-    /// Whether there are more after the last one.
-    pub more: bool,
-}
-
-/// How many tasks a tenant may have unless the operator says otherwise.
+/// The default maximum number of tasks of a tenant.
 pub const DEFAULT_MAX_TASKS_PER_TENANT: usize = 100_000;
 
-/// How many connections to the database one process may have unless the operator says otherwise.
+/// The default maximum number of connections to the database.
 pub const DEFAULT_MAX_DATABASE_CONNECTIONS: NonZeroUsize =
     NonZeroUsize::new(10).expect("ten is not zero");
 
-/// The store could not do what it was asked. It has done nothing, unless it became unavailable before its
-/// answer arrived: then it has done all of it or nothing.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The store cannot be reached now.
-    #[error("the task store is unavailable: {0}")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The tenant has as many tasks as it may have.
-    #[error("the tenant has its {max} tasks")]
-    Full {
-        /// How many that is.
-        max: usize,
-    },
-}
-
 impl Tasks {
-    /// The store that was chosen. A database that cannot be reached yet is no error; until it is there, the
-    /// store is unavailable.
-    ///
-    /// # Errors
-    ///
-    /// When there is a database that must not be used, or that refuses to be.
+    /// Opens the configured store. If the database cannot be reached yet, this succeeds, and the
+    /// store is unavailable until it can.
     pub async fn open(config: &StoreConfig) -> Result<Self, DatabaseError> {
-        let StoreConfig {
-            database,
-            max_database_connections,
-            max_tasks_per_tenant,
-        } = config;
-        let Some(database) = database else {
-            return Ok(Self::in_memory(*max_tasks_per_tenant));
+        let max_tasks = config.max_tasks_per_tenant;
+        let Some(database) = &config.database else {
+            return Ok(Self::in_memory(max_tasks));
         };
-        let tasks =
-            PostgresTasks::open(database, *max_database_connections, *max_tasks_per_tenant).await?;
-        Ok(Self {
-            store: Store::Postgres(Arc::new(tasks)),
-            timings: None,
-        })
+        let max_connections = config.max_database_connections;
+        let tasks = PostgresTasks::open(database, max_connections, max_tasks).await?;
+        Ok(Self::new(Store::Postgres(Arc::new(tasks))))
     }
 
-    /// An empty store in memory, for so many tasks of each tenant.
-    #[must_use]
+    /// An empty store in memory, with a limit of tasks per tenant.
     pub fn in_memory(max_per_tenant: usize) -> Self {
+        let tasks = MemoryTasks::new(max_per_tenant);
+        Self::new(Store::Memory(Arc::new(tasks)))
+    }
+
+    fn new(store: Store) -> Self {
         Self {
-            store: Store::Memory(Arc::new(MemoryTasks::new(max_per_tenant))),
-            timings: None,
+            store,
+            metrics: StoreMetrics::default(),
         }
     }
 
-    /// The same tasks; from now on it is noted how long they take.
-    #[must_use]
-    pub fn timed(self, timings: Timings) -> Self {
-        Self {
-            timings: Some(timings),
-            ..self
-        }
+    /// How long operations take and how often they fail.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
-    /// How many connections to a database are open, and how many may be; `None` without one.
-    #[must_use]
+    /// The open connections to the database and their maximum; `None` without a database.
     pub fn database_connections(&self) -> Option<(usize, usize)> {
         match &self.store {
             Store::Memory(_) => None,
@@ -130,61 +90,45 @@ impl Tasks {
         }
     }
 
-    /// Whether the store could do now what it may be asked.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if it could not.
+    /// Whether the store can be used now.
     pub async fn readiness(&self) -> Result<(), StoreError> {
-        let work = async {
+        let result = async {
             match &self.store {
                 Store::Memory(_) => Ok(()),
                 Store::Postgres(tasks) => Box::pin(tasks.readiness()).await,
             }
         };
-        timed(self.timings.as_ref(), "readiness", work).await
+        self.metrics.observe("readiness", result).await
     }
 
     /// The tenant's tasks within `reach`, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the store cannot answer.
     pub async fn list(
         &self,
         tenant: TenantId,
         reach: Reach,
         page: Page,
     ) -> Result<Listing, StoreError> {
-        let work = async {
+        let result = async {
             match &self.store {
                 Store::Memory(tasks) => Ok(tasks.list(tenant, reach, page)),
                 Store::Postgres(tasks) => Box::pin(tasks.list(tenant, reach, page)).await,
             }
         };
-        timed(self.timings.as_ref(), "list", work).await
+        self.metrics.observe("list", result).await
     }
 
     /// Adds a task under the next id of the owner's tenant.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Full`] when the tenant may have no more, or when the store cannot answer.
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
-        let work = async {
+        let result = async {
             match &self.store {
                 Store::Memory(tasks) => tasks.insert(owner, new),
                 Store::Postgres(tasks) => Box::pin(tasks.insert(owner, new)).await,
             }
         };
-        timed(self.timings.as_ref(), "insert", work).await
+        self.metrics.observe("insert", result).await
     }
 
-    /// Changes a task of the tenant and answers it; `None` when there is none within `reach`.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the store cannot answer.
+    /// Changes a task of the tenant and returns it; `None` if there is none within `reach`.
     pub async fn update(
         &self,
         tenant: TenantId,
@@ -192,22 +136,18 @@ impl Tasks {
         id: TaskId,
         update: TaskUpdate,
     ) -> Result<Option<Arc<Task>>, StoreError> {
-        let work = async {
+        let result = async {
             match &self.store {
                 Store::Memory(tasks) => Ok(tasks.update(tenant, reach, id, update)),
                 Store::Postgres(tasks) => Box::pin(tasks.update(tenant, reach, id, update)).await,
             }
         };
-        timed(self.timings.as_ref(), "update", work).await
+        self.metrics.observe("update", result).await
     }
 
-    /// Removes a task of the tenant, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the store cannot answer.
+    /// Removes a task of the tenant, if it exists.
     pub async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
-        let work = async {
+        let result = async {
             match &self.store {
                 Store::Memory(tasks) => {
                     tasks.remove(tenant, id);
@@ -216,6 +156,6 @@ impl Tasks {
                 Store::Postgres(tasks) => Box::pin(tasks.remove(tenant, id)).await,
             }
         };
-        timed(self.timings.as_ref(), "remove", work).await
+        self.metrics.observe("remove", result).await
     }
 }

@@ -1,4 +1,4 @@
-//! `DATABASE_URL`, parsed: which server, as whom, and how far its certificate is trusted.
+//! `DATABASE_URL`, parsed: which server, which role, and whether the connection uses TLS.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
 
@@ -6,128 +6,116 @@ use thiserror::Error;
 use tokio_postgres::config::{Host, SslMode};
 use url::{Host as UrlHost, form_urlencoded};
 
-use super::tls::{self, Trust};
+use super::tls::{self, Roots, TlsError};
 
-/// How long a connection may take to be made, in all.
+/// The time limit for opening a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the system keeps a connection whose other side no longer acknowledges anything.
-const LOST_AFTER: Duration = Duration::from_secs(5);
+/// How long the system keeps a connection whose peer acknowledges nothing.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A database server, and how to connect to it.
 #[derive(Clone)]
-pub struct Database {
-    pub(super) config: tokio_postgres::Config,
+pub struct DatabaseConfig {
+    pub(super) postgres: tokio_postgres::Config,
     pub(super) tls: rustls::ClientConfig,
 }
 
-/// Why a text is no `DATABASE_URL`; repeats nothing of it, it may hold a password.
+/// Why a text is not a `DATABASE_URL`. Repeats nothing of it: it may contain a password.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum DatabaseUrlError {
-    /// Not a URL of PostgreSQL's, or one with a parameter that is not known.
-    #[error("must be of the form postgres://user:password@host:5432/database?sslmode=verify-full")]
+    #[error("must have the form postgres://user:password@host:5432/database?sslmode=verify-full")]
     Malformed,
-    /// No host, or no user.
     #[error("must name a user and a host")]
     Incomplete,
-    /// An `sslmode` that libpq does not have either.
-    #[error("has an sslmode other than disable, prefer, require, verify-ca and verify-full")]
-    SslMode,
-    /// The file in `sslrootcert` cannot be read or holds no certificate.
-    #[error("has an sslrootcert that is no readable file of PEM certificates")]
-    RootCertificates,
-    /// `sslrootcert=system` with an `sslmode` that does not check the name.
-    #[error("has sslrootcert=system, which needs sslmode=verify-full")]
-    SystemRoots,
-    /// The certificates this system trusts cannot be used.
     #[error(
-        "asks for a verified certificate, but this system's trusted ones cannot be read: set sslrootcert"
+        "has sslmode=allow or sslmode=prefer, which do not verify the server. \
+         Use sslmode=verify-full, or sslmode=disable for a connection without TLS"
     )]
-    SystemCertificates,
+    UnverifiedSslMode,
+    #[error("has an unknown sslmode: use verify-full, verify-ca, require or disable")]
+    UnknownSslMode,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
-impl FromStr for Database {
+impl FromStr for DatabaseConfig {
     type Err = DatabaseUrlError;
 
-    /// The parameters are libpq's. Without `sslmode`, a server on another machine must show a certificate
-    /// for its name: libpq's own default would send everything to whoever answers.
+    /// Parses libpq's parameters. `sslmode` differs from libpq: `require` and `verify-ca` verify
+    /// certificate and host name like `verify-full`, because encryption to an unknown server
+    /// protects nothing. Without `sslmode`, only a connection within this machine is unencrypted.
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
             return Err(DatabaseUrlError::Malformed);
         }
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
-        let mut parameters: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect();
-        let mut ssl_mode = parameters.remove("sslmode");
-        let mut root_certificates = parameters.remove("sslrootcert");
-        if root_certificates.as_deref() == Some("system") {
-            // As in libpq: anybody can have a certificate that some public authority has signed.
-            if !matches!(ssl_mode.as_deref(), None | Some("verify-full")) {
-                return Err(DatabaseUrlError::SystemRoots);
-            }
-            ssl_mode = Some("verify-full".to_owned());
-            root_certificates = None;
-        }
-        // Tasks are written, too: of several servers only the primary will do.
+        let parameters = form_urlencoded::parse(query.as_bytes()).into_owned();
+        let mut parameters: BTreeMap<_, _> = parameters.collect();
+        let ssl_mode = parameters.remove("sslmode");
+        let ssl_root_cert = parameters.remove("sslrootcert");
+        // The service writes: of several servers it needs the primary.
         parameters
             .entry("target_session_attrs".to_owned())
             .or_insert_with(|| "read-write".to_owned());
 
-        let rest = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(&parameters)
-            .finish();
-        // It takes %20 for a space, not +.
-        let url = format!("{address}?{}", rest.replace('+', "%20"));
-        let mut config: tokio_postgres::Config =
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let query = query.extend_pairs(&parameters).finish();
+        // tokio-postgres does not decode + as a space.
+        let url = format!("{address}?{}", query.replace('+', "%20"));
+        let mut postgres: tokio_postgres::Config =
             url.parse().map_err(|_| DatabaseUrlError::Malformed)?;
-        if config.get_hosts().is_empty() || config.get_user().is_none_or(str::is_empty) {
+        if postgres.get_hosts().is_empty() || postgres.get_user().is_none_or(str::is_empty) {
             return Err(DatabaseUrlError::Incomplete);
         }
 
-        let is_local = config.get_hosts().iter().all(is_local)
-            && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
-        let (mode, trust) = match ssl_mode.as_deref() {
-            Some("disable") => (SslMode::Disable, Trust::Anyone),
-            Some("prefer") => (SslMode::Prefer, Trust::Anyone),
-            None if is_local && root_certificates.is_none() => (SslMode::Prefer, Trust::Anyone),
-            Some("require") if root_certificates.is_none() => (SslMode::Require, Trust::Anyone),
-            Some("require" | "verify-ca") => (SslMode::Require, Trust::AnyName),
-            Some("verify-full") | None => (SslMode::Require, Trust::Name),
-            Some(_) => return Err(DatabaseUrlError::SslMode),
+        let roots = match (ssl_mode.as_deref(), ssl_root_cert.as_deref()) {
+            (Some("disable"), _) => Roots::Unused,
+            (None, None) if is_local(&postgres) => Roots::Unused,
+            (None | Some("require" | "verify-ca" | "verify-full"), None | Some("system")) => {
+                Roots::System
+            }
+            (None | Some("require" | "verify-ca" | "verify-full"), Some(file)) => Roots::File(file),
+            (Some("allow" | "prefer"), _) => return Err(DatabaseUrlError::UnverifiedSslMode),
+            (Some(_), _) => return Err(DatabaseUrlError::UnknownSslMode),
         };
-        let tls = tls::client_config(trust, root_certificates.as_deref())?;
-        config
-            .ssl_mode(mode)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(LOST_AFTER);
-        if config.get_application_name().is_none() {
-            config.application_name("tenant-tasks");
+        postgres.ssl_mode(match roots {
+            Roots::Unused => SslMode::Disable,
+            Roots::System | Roots::File(_) => SslMode::Require,
+        });
+        postgres.connect_timeout(CONNECT_TIMEOUT);
+        postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
+        if postgres.get_application_name().is_none() {
+            postgres.application_name("tenant-tasks");
         }
-        Ok(Self { config, tls })
+        let tls = tls::client_config(&roots)?;
+        Ok(Self { postgres, tls })
     }
 }
 
-/// A socket in the file system, or an address that never leaves this machine.
-fn is_local(host: &Host) -> bool {
-    match host {
+/// Whether the connection stays within this machine.
+fn is_local(postgres: &tokio_postgres::Config) -> bool {
+    let is_local_host = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => match UrlHost::parse(name) {
             Ok(UrlHost::Domain(name)) => name == "localhost",
             Ok(UrlHost::Ipv4(address)) => address.is_loopback(),
             Ok(UrlHost::Ipv6(address)) => address.is_loopback(),
-            // An IPv6 address without its brackets.
+            // An IPv6 address without brackets.
             Err(_) => name == "::1",
         },
-    }
+    };
+    postgres.get_hosts().iter().all(is_local_host)
+        && postgres.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 /// Without the password.
-impl fmt::Debug for Database {
+impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("hosts", &self.config.get_hosts())
-            .field("name", &self.config.get_dbname())
+        f.debug_struct("DatabaseConfig")
+            .field("hosts", &self.postgres.get_hosts())
+            .field("name", &self.postgres.get_dbname())
             .finish_non_exhaustive()
     }
 }
@@ -137,34 +125,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_an_sslmode_only_a_server_on_this_machine_may_be_anybody() {
+    fn only_local_connections_are_unencrypted_by_default() {
         for (hosts, mode) in [
-            ("localhost", SslMode::Prefer),
-            ("127.0.0.1,[::1]:5433", SslMode::Prefer),
-            ("%2Fvar%2Frun%2Fpostgresql", SslMode::Prefer),
+            ("localhost", SslMode::Disable),
+            ("127.0.0.1,[::1]:5433", SslMode::Disable),
+            ("%2Fvar%2Frun%2Fpostgresql", SslMode::Disable),
             ("db", SslMode::Require),
             ("10.0.0.1", SslMode::Require),
             ("localhost,db.example:5433", SslMode::Require),
             ("localhost.example", SslMode::Require),
-            (
-                "localhost/tasks?hostaddr=10.0.0.1&dbname=",
-                SslMode::Require,
-            ),
-            (
-                "localhost/tasks?sslrootcert=system&dbname=",
-                SslMode::Require,
-            ),
+            ("localhost/x?hostaddr=10.0.0.1&dbname=", SslMode::Require),
+            ("localhost/x?sslrootcert=system&dbname=", SslMode::Require),
+            ("localhost/x?sslmode=require&dbname=", SslMode::Require),
+            ("db/x?sslmode=disable&dbname=", SslMode::Disable),
         ] {
-            let database: Database = format!("postgres://me@{hosts}/tasks").parse().expect(hosts);
-            assert_eq!(database.config.get_ssl_mode(), mode, "{hosts}");
+            let url = format!("postgres://me@{hosts}/tasks");
+            let database: DatabaseConfig = url.parse().expect(hosts);
+            assert_eq!(database.postgres.get_ssl_mode(), mode, "{hosts}");
         }
     }
 
     #[test]
-    fn a_password_is_not_shown() {
-        let database: Database = "postgres://me:s3cret@localhost/tasks"
-            .parse()
-            .expect("a URL");
+    fn debug_output_hides_the_password() {
+        let url = "postgres://me:s3cret@localhost/tasks";
+        let database: DatabaseConfig = url.parse().expect("a URL");
         assert!(!format!("{database:?}").contains("s3cret"));
     }
 }

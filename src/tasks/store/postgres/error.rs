@@ -1,30 +1,33 @@
-//! What keeps the database from doing what it was asked.
+//! Why the database did not do an operation.
+
+use std::time::Duration;
 
 use deadpool_postgres::PoolError;
 use thiserror::Error;
+use tokio::time::timeout;
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::tasks::store::StoreError;
+use crate::tasks::StoreError;
 
-/// What keeps the database from doing what it was asked.
+/// Why the database did not do an operation.
 #[derive(Debug, Error)]
 pub enum DatabaseError {
-    /// It must not be used like this, and waiting does not change that.
+    /// The database must not be used like this. A retry does not help.
     #[error("{0}")]
     Unusable(&'static str),
-    /// There is no connection, the one there was broke, or its server cannot work just now.
-    #[error("the database cannot be reached: {}", with_causes(.0.as_ref()))]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It answers that it will not. Told without its `DETAIL`, which repeats what is in a row.
-    #[error("the database refuses: {} ({})", .0.message(), .0.code().code())]
-    Refused(#[source] Box<DbError>),
+    /// There is no connection, the connection broke, or the server cannot work now.
+    #[error("the database cannot be reached: {0:#}")]
+    Unreachable(anyhow::Error),
+    /// The server rejects the operation. Printed without `DETAIL`, which may repeat row content.
+    #[error("the database rejects the operation: {} ({})", .0.message(), .0.code().code())]
+    Rejected(#[source] Box<DbError>),
 }
 
 impl DatabaseError {
-    /// Whether it was refused because of the table's check of this name.
+    /// Whether the check constraint of this name rejected the operation.
     pub(super) fn violates(&self, constraint: &str) -> bool {
         match self {
-            Self::Refused(error) => {
+            Self::Rejected(error) => {
                 *error.code() == SqlState::CHECK_VIOLATION && error.constraint() == Some(constraint)
             }
             Self::Unusable(_) | Self::Unreachable(_) => false,
@@ -35,8 +38,8 @@ impl DatabaseError {
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(refusal) if !is_passing(refusal.code()) => {
-                Self::Refused(Box::new(refusal.clone()))
+            Some(rejection) if !is_transient(rejection.code()) => {
+                Self::Rejected(Box::new(rejection.clone()))
             }
             Some(_) | None => Self::Unreachable(error.into()),
         }
@@ -58,28 +61,32 @@ impl From<DatabaseError> for StoreError {
     }
 }
 
-/// What went wrong, and why: the outermost error alone would say "error connecting to server".
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+/// Runs `work` with a time limit.
+pub(super) async fn with_timeout<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    match timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(DatabaseError::Unreachable(anyhow::anyhow!(
+            "no response within {limit:?}"
+        ))),
+    }
 }
 
-/// Whether this may be over on a new connection: a broken connection (class 08), no room (53), a server that
-/// starts or stops (57P) or has become a standby, a lock of another replica's, or a connection in a state that its
-/// next user could do nothing with.
-fn is_passing(code: &SqlState) -> bool {
-    let is_of_class = |class: &str| code.code().starts_with(class);
-    is_of_class("08")
-        || is_of_class("53")
-        || is_of_class("57P")
+/// Whether a new connection may help: a broken connection (class 08), no resources (53), a server
+/// that starts or stops (57P) or is a standby now, another replica's lock, or a connection in a
+/// state that its next user cannot recover from.
+fn is_transient(code: &SqlState) -> bool {
+    let has_class = |class: &str| code.code().starts_with(class);
+    has_class("08")
+        || has_class("53")
+        || has_class("57P")
         || [
             SqlState::LOCK_NOT_AVAILABLE,
             SqlState::READ_ONLY_SQL_TRANSACTION,
             SqlState::IN_FAILED_SQL_TRANSACTION,
-            // Prepared statements that no longer fit the tables, or are gone.
+            // Prepared statements that are gone or do not match the tables any more.
             SqlState::FEATURE_NOT_SUPPORTED,
             SqlState::INVALID_SQL_STATEMENT_NAME,
         ]

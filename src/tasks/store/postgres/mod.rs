@@ -1,18 +1,18 @@
 //! Tasks in PostgreSQL, for any number of replicas.
 //!
-//! Each operation is one transaction sent in one piece: it begins by naming the tenant, and row security
-//! shows it that tenant's rows and no others, even if a statement forgot to ask for them. Nothing waits for
-//! an answer before the last part is sent, so it costs one round trip, and a client that hangs up cannot
-//! leave one half done. Every statement names one tenant in every table, so that a database distributed by
-//! tenant runs it on one shard.
+//! Each operation is one transaction. It first sets the tenant, and row security then hides the rows
+//! of other tenants, even from a statement without a tenant. All parts of the transaction are sent
+//! before the first response is awaited, so it costs one round trip, and a client that disconnects
+//! cannot leave it half done. Every statement names one tenant in every table, so that a database
+//! distributed by tenant runs it on one shard.
 
-mod config;
-mod error;
+pub mod config;
+pub mod error;
 mod pool;
 mod schema;
-mod tls;
+pub mod tls;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::{join3, join4, join5, try_join};
@@ -20,16 +20,11 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use self::pool::Connections;
-pub use self::{
-    config::{Database, DatabaseUrlError},
-    error::DatabaseError,
+use self::{config::DatabaseConfig, error::DatabaseError, pool::Connections};
+use crate::{
+    ids::{Owner, Reach, TaskId, TenantId, UserId},
+    tasks::{Listing, NewTask, Page, StoreError, Task, TaskUpdate, Title},
 };
-use super::{
-    super::{NewTask, Page, Task, TaskUpdate, Title},
-    Listing, StoreError,
-};
-use crate::ids::{Owner, Reach, TaskId, TenantId, UserId};
 
 const LIST_OF_TENANT: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM tasks \
@@ -39,8 +34,8 @@ const LIST_OF_USER: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM tasks \
     WHERE tenant_id = $1 AND user_id = $4 AND id > $2 ORDER BY id LIMIT $3";
 
-/// Takes the next id. The tenant's row is locked until the end of the transaction, so ids follow one another
-/// in the order of the commits; a full tenant breaks the table's check and with it the transaction.
+/// Assigns the next id. The tenant's row stays locked until the end of the transaction, so ids follow
+/// the order of the commits. A full tenant violates the table's check, which fails the transaction.
 const TAKE_ID: &str = "\
     INSERT INTO tenants AS t (tenant_id, last_task_id, task_count, max_tasks) VALUES ($1, 1, 1, $2) \
     ON CONFLICT (tenant_id) DO UPDATE SET \
@@ -56,7 +51,7 @@ const UPDATE: &str = "\
     WHERE tenant_id = $1 AND id = $2 AND ($3::uuid IS NULL OR user_id = $3) \
     RETURNING id, user_id, owner_name, title, completed";
 
-/// Comes first in a removal: of two at once, the second then sees what the first has done.
+/// The first statement of a removal: the second one of two concurrent removals then sees the first.
 const LOCK_TENANT: &str = "SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE";
 
 const COUNT_DOWN: &str = "\
@@ -65,8 +60,8 @@ const COUNT_DOWN: &str = "\
 
 const REMOVE: &str = "DELETE FROM tasks WHERE tenant_id = $1 AND id = $2";
 
-/// What every connection prepares once.
-const STATEMENTS: [&str; 8] = [
+/// The statements that every connection prepares once.
+const STATEMENTS: &[&str] = &[
     LIST_OF_TENANT,
     LIST_OF_USER,
     TAKE_ID,
@@ -79,67 +74,58 @@ const STATEMENTS: [&str; 8] = [
 
 const COMMIT: &str = "COMMIT";
 
-/// The check that refuses a tenant its next task.
+/// The check constraint that a full tenant violates.
 const FULL: &str = "tenants_task_count_within_max";
 
-/// How long what a probe found is told to others.
+/// How long the result of a readiness probe is cached.
 const PROBE_MAX_AGE: Duration = Duration::from_secs(1);
 
-impl Database {
-    /// Whether the service could keep tasks here, without changing anything; how many steps its tables are behind.
-    ///
-    /// # Errors
-    ///
-    /// What would keep the service from starting, or the store from being available.
-    pub async fn inspect(&self) -> Result<usize, DatabaseError> {
-        schema::inspect(self).await
-    }
+/// Checks whether the service can use the database, and changes nothing. Returns the number of
+/// pending migrations.
+pub async fn inspect(database: &DatabaseConfig) -> Result<usize, DatabaseError> {
+    schema::inspect(database).await
 }
 
 /// The tasks of all tenants, in a database.
 pub struct PostgresTasks {
     connections: Connections,
     max_per_tenant: i64,
-    /// When the database was last asked whether it is there, and whether it was.
+    /// When the last readiness probe ended, and whether it succeeded.
     probe: Mutex<Option<(Instant, bool)>>,
 }
 
 impl PostgresTasks {
-    /// Brings the tables up to date, and proves that row security binds us. While the database cannot be
-    /// reached it goes on trying in the background, and the store is unavailable.
-    ///
-    /// # Errors
-    ///
-    /// [`DatabaseError::Unusable`] when the database must not be used like this, and
-    /// [`DatabaseError::Refused`] when it does not let us in, or does not let us make the tables.
+    /// Applies the pending migrations and checks that row security binds the role. If the database
+    /// cannot be reached, this retries in the background, and the store is unavailable meanwhile.
     pub(super) async fn open(
-        database: &Database,
+        database: &DatabaseConfig,
         max_connections: NonZeroUsize,
         max_per_tenant: usize,
     ) -> Result<Self, DatabaseError> {
         match schema::prepare(database).await {
             Ok(()) => {}
             Err(error @ DatabaseError::Unreachable(_)) => {
-                tracing::error!(%error, "tasks are unavailable until the database is there");
-                tokio::spawn(schema::prepare_later(database.clone()));
+                tracing::error!(%error, "cannot connect to database; tasks are unavailable");
+                tokio::spawn(schema::prepare_in_background(database.clone()));
             }
             Err(error) => return Err(error),
         }
         Ok(Self {
-            connections: Connections::new(database, max_connections),
+            connections: Connections::new(database, max_connections, STATEMENTS),
             max_per_tenant: i64::try_from(max_per_tenant).unwrap_or(i64::MAX),
             probe: Mutex::default(),
         })
     }
 
-    /// How many connections are open, and how many may be.
+    /// The number of open connections, and their maximum.
     pub(super) fn open_connections(&self) -> (usize, usize) {
         self.connections.open()
     }
 
-    /// Whether the database answers. It is asked once a second at most, so that nobody can keep it busy.
+    /// Whether the database responds. It is queried once per second at most, so that probes cannot
+    /// keep it busy.
     pub(super) async fn readiness(self: &Arc<Self>) -> Result<(), StoreError> {
-        // Spawned: a prober that hangs up must not make the next one ask again.
+        // Spawned: the result is cached even if the prober disconnects.
         let probe = tokio::spawn(Self::probe(Arc::clone(self)));
         probe
             .await
@@ -148,17 +134,16 @@ impl PostgresTasks {
 
     async fn probe(self: Arc<Self>) -> Result<(), StoreError> {
         let mut probe = self.probe.lock().await;
-        if let Some((at, was_there)) = *probe
+        if let Some((at, is_available)) = *probe
             && at.elapsed() < PROBE_MAX_AGE
         {
-            let gone =
-                || StoreError::Unavailable("the database did not answer a moment ago".into());
-            return was_there.then_some(()).ok_or_else(gone);
+            let failed = || StoreError::Unavailable("the last probe failed".into());
+            return is_available.then_some(()).ok_or_else(failed);
         }
-        let ask = async |client: &ClientWrapper| client.batch_execute("SELECT 1").await;
-        let answer = self.connections.exchange_for_anyone(ask).await;
-        *probe = Some((Instant::now(), answer.is_ok()));
-        Ok(answer?)
+        let query = async |client: &ClientWrapper| client.batch_execute("SELECT 1").await;
+        let result = self.connections.run_without_tenant(query).await;
+        *probe = Some((Instant::now(), result.is_ok()));
+        Ok(result?)
     }
 
     pub(super) async fn list(
@@ -170,19 +155,17 @@ impl PostgresTasks {
         let tid = Uuid::from(tenant);
         let after = page.after.map_or(0, i64::from);
         let limit = page.limit.unwrap_or(usize::MAX);
-        // One more than asked for tells whether there are more.
+        // One more than the limit shows whether there are more.
         let read = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = self
-            .connections
-            .exchange(tenant, async |client| match reach {
-                Reach::Tenant => {
-                    in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await
-                }
-                Reach::User(user) => {
-                    let user = Uuid::from(user);
-                    in_tenant(client, tenant, LIST_OF_USER, &[&tid, &after, &read, &user]).await
-                }
-            });
+        let rows = self.connections.run(tenant, async |client| match reach {
+            Reach::Tenant => {
+                in_tenant(client, tenant, LIST_OF_TENANT, &[&tid, &after, &read]).await
+            }
+            Reach::User(user) => {
+                let user = Uuid::from(user);
+                in_tenant(client, tenant, LIST_OF_USER, &[&tid, &after, &read, &user]).await
+            }
+        });
         let rows = rows.await?;
         let tasks = rows
             .iter()
@@ -197,10 +180,10 @@ impl PostgresTasks {
 
     pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         let NewTask { title, owner_name } = new;
-        // The one character that a text of PostgreSQL cannot hold.
+        // The one character that a PostgreSQL text cannot contain.
         let owner_name = owner_name.replace('\0', "");
         let (tid, user) = (Uuid::from(owner.tenant), Uuid::from(owner.user));
-        let row = self.connections.exchange(owner.tenant, async |client| {
+        let row = self.connections.run(owner.tenant, async |client| {
             let (take_id, insert) = try_join(
                 client.prepare_cached(TAKE_ID),
                 client.prepare_cached(INSERT),
@@ -218,7 +201,7 @@ impl PostgresTasks {
                 client.batch_execute(COMMIT),
             )
             .await;
-            // The first that failed says why: the others failed because of it.
+            // The first failure is the cause of the others.
             opened?;
             counted?;
             let row = inserted?;
@@ -256,7 +239,7 @@ impl PostgresTasks {
             Reach::User(user) => Some(Uuid::from(user)),
         };
         let title = update.title.as_ref().map(Title::as_str);
-        let rows = self.connections.exchange(tenant, async |client| {
+        let rows = self.connections.run(tenant, async |client| {
             in_tenant(
                 client,
                 tenant,
@@ -270,7 +253,7 @@ impl PostgresTasks {
 
     pub(super) async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
         let (tid, id) = (Uuid::from(tenant), i64::from(id));
-        let removed = self.connections.exchange(tenant, async |client| {
+        let removed = self.connections.run(tenant, async |client| {
             let lock = client.prepare_cached(LOCK_TENANT).await?;
             let (count_down, remove) = try_join(
                 client.prepare_cached(COUNT_DOWN),
@@ -299,8 +282,8 @@ impl PostgresTasks {
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Runs one statement in a transaction of the tenant, all sent before the first answer is waited for: `join`,
-/// unlike `try_join`, sends the end whatever has become of the beginning.
+/// Runs one statement in a transaction of the tenant. Everything is sent before the first response is
+/// awaited: `join`, unlike `try_join`, sends the end even if the beginning has failed.
 async fn in_tenant(
     client: &ClientWrapper,
     tenant: TenantId,
@@ -321,8 +304,8 @@ async fn in_tenant(
     Ok(rows)
 }
 
-/// Begins a transaction that sees one tenant's rows. `SET` takes no parameter; a tenant is sixteen bytes, and
-/// its text cannot end the quotes. With `set_config` the workers of Citus would not learn of it.
+/// Begins a transaction that sees one tenant's rows. `SET` does not take parameters, and a tenant is
+/// sixteen bytes, so its text cannot end the quotes. `set_config` would not reach Citus workers.
 fn begin(tenant: TenantId) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL app.tenant = '{tenant}'")
 }
@@ -341,24 +324,16 @@ fn task(tenant: TenantId, row: &Row) -> Task {
 }
 
 fn id(row: &Row) -> TaskId {
-    TaskId::try_from(row.get::<_, i64>("id")).expect("the table checks that ids are positive")
-}
-
-impl fmt::Debug for PostgresTasks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresTasks")
-            .field("connections", &self.connections)
-            .finish_non_exhaustive()
-    }
+    TaskId::try_from(row.get::<_, i64>("id")).expect("a check constraint keeps ids positive")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whatever uses the connection next must not find the tenant still named.
+    /// The next user of the connection must not find the tenant still set.
     #[test]
-    fn the_tenant_is_named_for_one_transaction_only() {
+    fn tenant_is_set_for_one_transaction_only() {
         let tenant = "11111111-1111-4111-8111-111111111111"
             .parse()
             .expect("a GUID");

@@ -1,7 +1,7 @@
-//! The tables, brought up to date, and the proof that the database itself keeps tenants apart.
+//! The tables: migrations, and the check that row security separates tenants.
 //!
-//! Steps go forward only and are applied under a lock, so that replicas may start together. Each must leave
-//! the tables usable by the version of the service before it, or a rolling deployment would fail.
+//! Migrations only go forward and run under a lock, so that replicas may start together. After each
+//! of them the previous version of the service must still work, or a rolling deployment would fail.
 
 use std::time::Duration;
 
@@ -10,100 +10,106 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    DatabaseError,
-    config::{CONNECT_TIMEOUT, Database},
-    pool::in_time,
+    config::{CONNECT_TIMEOUT, DatabaseConfig},
+    error::{DatabaseError, with_timeout},
 };
 
-/// The steps, each applied once, in this order.
-const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+/// The migrations, each applied once, in this order.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
 
-/// Held while the steps are applied: any number will do that nobody else uses in this database.
+/// Held while migrations run. The number is arbitrary, and nothing else in the database uses it.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7307199712345021)";
 
-/// How long to wait until the database is tried again, at first and at most.
+/// The back-off between attempts to reach the database. It doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Makes the tables what this version needs, as a role that row security binds.
-///
-/// # Errors
-///
-/// [`DatabaseError::Unusable`] if it does not bind the role, and whatever the database refuses.
-pub(super) async fn prepare(database: &Database) -> Result<(), DatabaseError> {
+/// Applies the pending migrations, as a role that row security binds.
+pub(super) async fn prepare(database: &DatabaseConfig) -> Result<(), DatabaseError> {
     let client = connect(database).await?;
-    if in_time(CONNECT_TIMEOUT, applied(&client)).await? < STEPS.len() {
+    let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
+    if applied < MIGRATIONS.len() {
         migrate(&client).await?;
     }
-    in_time(CONNECT_TIMEOUT, check_row_security(&client)).await
+    with_timeout(CONNECT_TIMEOUT, check_row_security(&client)).await
 }
 
-/// What [`prepare`] would find, without changing anything; how many steps it would have to apply.
-///
-/// # Errors
-///
-/// As [`prepare`].
-pub(super) async fn inspect(database: &Database) -> Result<usize, DatabaseError> {
+/// Checks what [`prepare`] would find, and changes nothing. Returns the number of pending
+/// migrations.
+pub(super) async fn inspect(database: &DatabaseConfig) -> Result<usize, DatabaseError> {
     let client = connect(database).await?;
-    let applied = in_time(CONNECT_TIMEOUT, applied(&client)).await?;
+    let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
     if applied > 0 {
-        in_time(CONNECT_TIMEOUT, check_row_security(&client)).await?;
+        with_timeout(CONNECT_TIMEOUT, check_row_security(&client)).await?;
     }
-    Ok(STEPS.len().saturating_sub(applied))
+    Ok(MIGRATIONS.len().saturating_sub(applied))
 }
 
-/// Connects, as a role that is not above row security.
-async fn connect(database: &Database) -> Result<Client, DatabaseError> {
-    let connecting = database
-        .config
-        .connect(MakeRustlsConnect::new(database.tls.clone()));
-    let connecting = Box::pin(async { connecting.await.map_err(DatabaseError::from) });
-    let (client, connection) = in_time(CONNECT_TIMEOUT, connecting).await?;
-    // Ends with the client. What goes wrong with the connection, the client is told too.
-    tokio::spawn(connection);
-    in_time(CONNECT_TIMEOUT, refuse_boundless_role(&client)).await?;
-    Ok(client)
-}
-
-/// Tries until it is done.
-pub(super) async fn prepare_later(database: Database) {
+/// Retries [`prepare`] until it succeeds.
+pub(super) async fn prepare_in_background(database: DatabaseConfig) {
     let mut wait = FIRST_RETRY;
     loop {
         sleep(wait).await;
         match prepare(&database).await {
-            Ok(()) => break tracing::info!("the database is there"),
+            Ok(()) => break tracing::info!("connected to database"),
             Err(error) => {
-                tracing::error!(%error, retry_in_s = wait.as_secs(), "tasks are unavailable")
+                let retry_in_s = wait.as_secs();
+                tracing::error!(%error, retry_in_s, "cannot connect to database; tasks are unavailable");
             }
         }
         wait = LAST_RETRY.min(wait * 2);
     }
 }
 
-/// Tells a role by its attributes, for a message that says what is wrong with it.
-async fn refuse_boundless_role(client: &Client) -> Result<(), DatabaseError> {
+/// Checks that the policies bind this role on this connection. They do not bind a superuser, a role
+/// with BYPASSRLS, or an owner without FORCE.
+pub(super) async fn check_row_security(client: &Client) -> Result<(), DatabaseError> {
+    let sql = "SELECT row_security_active('tenants') AND row_security_active('tasks')";
+    let messages = client.simple_query(sql).await?;
+    let is_active = messages.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
+        _ => false,
+    });
+    if is_active {
+        return Ok(());
+    }
+    Err(DatabaseError::Unusable(
+        "row security does not bind the role of DATABASE_URL: the tables tenants and tasks must \
+         have row level security enabled, and forced if the role owns them",
+    ))
+}
+
+/// Connects, as a role that is not exempt from row security.
+async fn connect(database: &DatabaseConfig) -> Result<Client, DatabaseError> {
+    let tls = MakeRustlsConnect::new(database.tls.clone());
+    let connect = database.postgres.connect(tls);
+    let connect = Box::pin(async { connect.await.map_err(DatabaseError::from) });
+    let (client, connection) = with_timeout(CONNECT_TIMEOUT, connect).await?;
+    // Ends with the client, which reports the connection's errors too.
+    tokio::spawn(connection);
+    with_timeout(CONNECT_TIMEOUT, reject_exempt_role(&client)).await?;
+    Ok(client)
+}
+
+/// Checks the attributes of the role, to name the one that is wrong.
+async fn reject_exempt_role(client: &Client) -> Result<(), DatabaseError> {
     let sql = "SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user";
     let role = client.query_one(sql, &[]).await?;
-    for (is_set, problem) in [
-        (
-            role.get(0),
-            "DATABASE_URL connects as a superuser, whom row security does not bind: \
-             use a role of its own, as the README shows",
-        ),
-        (
-            role.get(1),
-            "DATABASE_URL connects as a role with BYPASSRLS, which row security does not bind: \
-             use a role of its own, as the README shows",
-        ),
-    ] {
-        if is_set {
+    let problems = [
+        "DATABASE_URL connects as a superuser, and row security does not bind superusers: \
+         create a role for the service, as the README shows",
+        "DATABASE_URL connects as a role with BYPASSRLS, and row security does not bind it: \
+         create a role for the service, as the README shows",
+    ];
+    for (index, problem) in problems.into_iter().enumerate() {
+        if role.get(index) {
             return Err(DatabaseError::Unusable(problem));
         }
     }
     Ok(())
 }
 
-/// How many steps the database has seen.
+/// The number of migrations that the database has.
 async fn applied(client: &Client) -> Result<usize, DatabaseError> {
     let sql = "SELECT to_regclass('schema_steps') IS NOT NULL";
     if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
@@ -115,7 +121,7 @@ async fn applied(client: &Client) -> Result<usize, DatabaseError> {
 }
 
 async fn migrate(client: &Client) -> Result<(), DatabaseError> {
-    // Read committed: what is read after the lock was waited for must be what its last holder left.
+    // Read committed: after the wait for the lock, this must see what its last holder committed.
     let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                  SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await?;
@@ -128,38 +134,15 @@ async fn migrate(client: &Client) -> Result<(), DatabaseError> {
              )",
         )
         .await?;
-    // Whoever had the lock before may have done it all.
+    // Another replica may have migrated while this one waited for the lock.
     let applied = applied(client).await?;
-    for (step, sql) in (1_i32..).zip(STEPS).skip(applied) {
+    for (step, sql) in (1_i32..).zip(MIGRATIONS).skip(applied) {
         client.batch_execute(sql).await?;
         client
             .execute("INSERT INTO schema_steps (step) VALUES ($1)", &[&step])
             .await?;
-        tracing::info!(step, "database schema brought forward");
+        tracing::info!(step, "applied database migration");
     }
     client.batch_execute("COMMIT").await?;
     Ok(())
-}
-
-/// Asks the database whether its policies bind this very role on this very connection: they do not for a
-/// superuser, a role with BYPASSRLS, or an owner without FORCE.
-///
-/// # Errors
-///
-/// [`DatabaseError::Unusable`] if they do not.
-pub(super) async fn check_row_security(client: &Client) -> Result<(), DatabaseError> {
-    let sql = "SELECT row_security_active('tenants') AND row_security_active('tasks')";
-    let answer = client.simple_query(sql).await?;
-    let is_active = answer.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
-        _ => false,
-    });
-    if is_active {
-        Ok(())
-    } else {
-        Err(DatabaseError::Unusable(
-            "row security does not bind the role of DATABASE_URL: the tables tenants and tasks must have \
-             row level security enabled, and forced if the role owns them",
-        ))
-    }
 }

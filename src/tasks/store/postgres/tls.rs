@@ -1,136 +1,58 @@
-//! How far a database server's certificate is trusted.
-//!
-//! libpq's `sslmode` has steps that a verifier of certificates does not: no check at all, and a check of
-//! who signed it but not of the name.
+//! TLS to the database server. The certificate and its host name are always verified.
 
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
 };
-use rustls_platform_verifier::Verifier;
+use rustls_platform_verifier::BuilderVerifierExt;
+use thiserror::Error;
 
-use super::config::DatabaseUrlError;
-
-/// Whose certificate will do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Trust {
-    /// Anybody's: encrypted, but to whoever answers.
-    Anyone,
-    /// One signed by a trusted root, for whatever name.
-    AnyName,
-    /// One signed by a trusted root for the name in the URL.
-    Name,
+/// The root certificates that a server's certificate must lead to.
+pub(super) enum Roots<'a> {
+    /// None: the connection does not use TLS.
+    Unused,
+    /// Those of the operating system.
+    System,
+    /// Those in a file in PEM form.
+    File(&'a str),
 }
 
-/// Trusts the roots in the file, or those of this system.
-pub(super) fn client_config(
-    trust: Trust,
-    roots: Option<&str>,
-) -> Result<ClientConfig, DatabaseUrlError> {
+/// Why there are no root certificates.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
+pub enum TlsError {
+    #[error("has an sslrootcert that is not a readable file of PEM certificates")]
+    File,
+    #[error("requires TLS, but this system's root certificates cannot be loaded: set sslrootcert")]
+    System,
+}
+
+pub(super) fn client_config(roots: &Roots<'_>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let signed: Option<Arc<dyn ServerCertVerifier>> = match (trust, roots) {
-        (Trust::Anyone, _) => None,
-        (Trust::AnyName | Trust::Name, Some(file)) => Some(
-            WebPkiServerVerifier::builder_with_provider(
-                Arc::new(read_roots(file)?),
-                Arc::clone(&provider),
-            )
-            .build()
-            .map_err(|_| DatabaseUrlError::RootCertificates)?,
-        ),
-        (Trust::AnyName | Trust::Name, None) => Some(Arc::new(
-            Verifier::new(Arc::clone(&provider))
-                .map_err(|_| DatabaseUrlError::SystemCertificates)?,
-        )),
-    };
-    let verifier = match (trust, signed) {
-        (Trust::Name, Some(signed)) => signed,
-        (Trust::Name | Trust::AnyName | Trust::Anyone, signed) => Arc::new(Lenient {
-            signed,
-            provider: Arc::clone(&provider),
-        }),
-    };
-    Ok(ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|_| DatabaseUrlError::SystemCertificates)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+        .map_err(|_| TlsError::System)?;
+    let builder = match roots {
+        Roots::Unused => builder.with_root_certificates(RootCertStore::empty()),
+        Roots::System => builder
+            .with_platform_verifier()
+            .map_err(|_| TlsError::System)?,
+        Roots::File(file) => builder.with_root_certificates(read_roots(file)?),
+    };
+    Ok(builder.with_no_client_auth())
 }
 
-fn read_roots(file: &str) -> Result<RootCertStore, DatabaseUrlError> {
+fn read_roots(file: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(file).map_err(|_| DatabaseUrlError::RootCertificates)?;
-    for certificate in certificates {
-        let added = certificate
-            .ok()
-            .and_then(|certificate| roots.add(certificate).ok());
-        added.ok_or(DatabaseUrlError::RootCertificates)?;
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|_| TlsError::File)? {
+        let certificate = certificate.map_err(|_| TlsError::File)?;
+        roots.add(certificate).map_err(|_| TlsError::File)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::File);
     }
     Ok(roots)
-}
-
-/// Less than a full check of the certificate. That the server holds its key is always checked.
-#[derive(Debug)]
-struct Lenient {
-    /// Who must have signed the certificate; `None` if anybody may.
-    signed: Option<Arc<dyn ServerCertVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Lenient {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(signed) = &self.signed else {
-            return Ok(ServerCertVerified::assertion());
-        };
-        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
-            // Names are looked at last: everything else was right.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

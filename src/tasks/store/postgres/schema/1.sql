@@ -1,4 +1,4 @@
--- Tasks of all tenants. tenant_id leads every key, so that the tables can be distributed by it.
+-- The tasks of all tenants. tenant_id leads every key, so that the tables can be distributed by it.
 
 CREATE TABLE tenants (
     tenant_id uuid PRIMARY KEY,
@@ -20,8 +20,8 @@ CREATE TABLE tasks (
 
 CREATE INDEX tasks_of_user ON tasks (tenant_id, user_id, id);
 
--- Nobody but a superuser or a role with BYPASSRLS gets past these, the owner included. The setting is '' and not
--- NULL once a connection has had it in an earlier transaction; nullif makes both of them match no row.
+-- The policies bind every role except superusers and roles with BYPASSRLS, the owner included. After
+-- a transaction that used the setting it is '' and not NULL. With nullif, both match no row.
 ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenants_of_setting ON tenants
