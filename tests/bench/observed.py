@@ -1,116 +1,123 @@
-#!/usr/bin/env python3
-"""What logging and metrics cost, while a real Prometheus scrapes them; and what a flood of strangers adds to them.
+"""Measures the cost of logging and metrics, and the time series that random requests add.
 
-    python3 tests/bench/observed.py READY_JSON
+Three services of the same binary take turns, one second each: one without log and metrics, one with a JSON log and
+metrics, and one with a text log and metrics. A Prometheus server scrapes the JSON one every second. Each log is a pipe
+to a process that reads it. The services share one core; wrk and everything else use another. The median of the ratios
+of all rounds counts.
 
-READY_JSON is what the `bench` example writes once its stand-in for Entra is up. Three services of the same binary take
-turns, one second each: one that logs nothing and keeps no metrics, one with a line for each request as JSON and with
-metrics, and one with lines for people. The lines go through a pipe to a process that reads them. Every service has
-one processor, wrk and everything else the other. The median of the rounds' ratios counts.
-
-Then strangers send what comes to their minds, and the time series are counted before and after. Of all of it Prometheus
-is asked at the end: that is `tests/observability/graph.svg`.
+After that, random requests are sent twice, and the time series are counted before and after. Finally the results of
+Prometheus are drawn to `tests/observability/graph.svg`. `standalone.py` shows how to run this part alone.
 """
 
-import argparse
 import contextlib
 import json
-import os
 import pathlib
 import random
-import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.parse
 import urllib.request
 
-import limits
+from .machine import Failed, cores, free_port, on_core
+from .paths import OBSERVABILITY
+from .plan import CONNECTIONS, rotated
+from .report import row
+from .service import TIMEOUT_SECONDS, RawConnection, Service
+from .standalone import part_parser, run_part
+from .wrk import bearer, requests_per_second, run_wrk
 
-HERE = pathlib.Path(__file__).resolve().parent
-OBSERVABILITY = HERE.parent / "observability"
-SERVER_CORE, CLIENT_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 ROUNDS = 31
 SECONDS = 1
-CONNECTIONS = 32
-STRANGERS = 20_000
+RANDOM_REQUESTS = 20_000
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("ready", type=pathlib.Path, metavar="READY_JSON")
+    parser = part_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, choices=range(1, 61), metavar="1..60")
     arguments = parser.parse_args()
-    limits.print_table(measure(json.loads(arguments.ready.read_text()), arguments.rounds))
+    run_part(measure, arguments.ready, arguments.rounds)
 
 
 def measure(ready, rounds=ROUNDS):
-    with contextlib.ExitStack() as running:
-        without = running.enter_context(Observed(ready, {"RUST_LOG": "off"}))
-        metrics = {"METRICS_ADDR": f"127.0.0.1:{limits.free_port()}"}
-        json_lines = running.enter_context(Observed(ready, {"LOG_FORMAT": "json", **metrics}))
-        text_lines = running.enter_context(
-            Observed(ready, {"METRICS_ADDR": f"127.0.0.1:{limits.free_port()}"})
-        )
-        prometheus = running.enter_context(Prometheus(metrics["METRICS_ADDR"]))
-        services = [without, json_lines, text_lines]
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(LoggingService(ready, {"RUST_LOG": "off"}))
+        json_log = stack.enter_context(LoggingService(ready, {"LOG_FORMAT": "json", "METRICS_ADDR": free_address()}))
+        text_log = stack.enter_context(LoggingService(ready, {"METRICS_ADDR": free_address()}))
+        prometheus = stack.enter_context(Prometheus(json_log.settings["METRICS_ADDR"]))
+        services = [silent, json_log, text_log]
         for service in services:
             service.add_tasks("contoso/editor", 10)
         began = time.time()
-        rates = {service: [] for service in services}
-        for number in range(rounds):
-            turn = number % len(services)
-            for service in services[turn:] + services[:turn]:
-                rates[service].append(wrk(service))
-        rows = []
-        for name, service, bound in [
-            ("requests a second, JSON lines and metrics ÷ neither", json_lines, 0.93),
-            ("requests a second, lines for people and metrics ÷ neither", text_lines, None),
-        ]:
-            by_round = sorted(one / other for one, other in zip(rates[service], rates[without], strict=True))
-            quarter = len(by_round) // 4
-            note = f"{by_round[quarter]:.2f} to {by_round[-1 - quarter]:.2f} in the middle half of {rounds} rounds; "
-            note += f"{statistics.median(rates[service]):,.0f} ÷ {statistics.median(rates[without]):,.0f}"
-            rows.append(row(name, statistics.median(by_round), bound, note))
-
-        page = time_series(json_lines)
-        flood(json_lines, ready, 1)
-        once = time_series(json_lines)
-        flood(json_lines, ready, 2)
-        again = time_series(json_lines)
-        time.sleep(2)
-        dropped = prometheus.ask("tenant_tasks_log_lines_dropped_total")
-        scrapes = prometheus.ask('count_over_time(up{job="tenant-tasks"}[10m])')
-        up = prometheus.ask('avg_over_time(up{job="tenant-tasks"}[10m])')
-        note = f"{page} before, {once} after {STRANGERS:,} requests of strangers, {again} after twice as many"
-        rows.append(row("time series added by a second flood of strangers", again - once, None, note))
-        note = f"of {scrapes:.0f} scrapes by Prometheus, one a second"
-        rows.append(row("scrapes answered", up, None, f"{note}; {dropped:.0f} log lines dropped"))
-        (OBSERVABILITY / "graph.svg").write_text(drawing(prometheus, began, time.time()))
+        rates = measure_rates(ready, services, rounds)
+        rows = [
+            cost("requests per second, JSON log and metrics ÷ neither", rates[json_log], rates[silent], 0.93),
+            cost("requests per second, text log and metrics ÷ neither", rates[text_log], rates[silent], None),
+        ]
+        rows += measure_random_requests(ready, json_log, prometheus)
+        (OBSERVABILITY / "graph.svg").write_text(graph(prometheus, began, time.time()))
     return rows
 
 
-def row(name, value, bound, note):
-    return {"measure": name, "value": value, "unit": "×", "bound": bound, "better": "higher", "note": note}
+def free_address():
+    return f"127.0.0.1:{free_port()}"
 
 
-class Observed(limits.Service):
+def measure_rates(ready, services, rounds):
+    rates = {service: [] for service in services}
+    for number in range(rounds):
+        for service in rotated(services, number):
+            options = ["--threads", "1", "--connections", CONNECTIONS, "--duration", f"{SECONDS}s"]
+            url = f"http://127.0.0.1:{service.port}/api/tasks"
+            output = run_wrk([*options, *bearer(ready, "contoso/editor"), url], cores().client)
+            rates[service].append(requests_per_second(output))
+    return rates
+
+
+def cost(name, rates, rates_without, bound):
+    by_round = sorted(one / other for one, other in zip(rates, rates_without, strict=True))
+    quarter = len(by_round) // 4
+    note = f"{by_round[quarter]:.2f} to {by_round[-1 - quarter]:.2f} in the middle half of {len(by_round)} rounds; "
+    note += f"{statistics.median(rates):,.0f} ÷ {statistics.median(rates_without):,.0f}"
+    return row(name, statistics.median(by_round), "×", bound, note, better="higher")
+
+
+def measure_random_requests(ready, service, prometheus):
+    before = count_time_series(service)
+    send_random_requests(service, ready, seed=1)
+    after_first = count_time_series(service)
+    send_random_requests(service, ready, seed=2)
+    after_second = count_time_series(service)
+    time.sleep(2)  # so that Prometheus scrapes the last state
+    dropped = prometheus.query("tenant_tasks_log_lines_dropped_total")
+    scrapes = prometheus.query('count_over_time(up{job="tenant-tasks"}[10m])')
+    up = prometheus.query('avg_over_time(up{job="tenant-tasks"}[10m])')
+    series_note = (
+        f"{before} before, {after_first} after {RANDOM_REQUESTS:,} random requests, {after_second} after twice as many"
+    )
+    scrapes_note = f"of {scrapes:.0f} scrapes by Prometheus, one per second; {dropped:.0f} log lines dropped"
+    added = after_second - after_first
+    return [
+        row("time series added by repeating the random requests", added, "×", None, series_note, better="higher"),
+        row("successful scrapes", up, "×", None, scrapes_note, better="higher"),
+    ]
+
+
+class LoggingService(Service):
     """A service whose log is read through a pipe."""
 
     def __init__(self, ready, settings):
         super().__init__(ready)
         self.settings |= settings
-        self.address = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self):
         self.reader = subprocess.Popen(
-            ["taskset", "--cpu-list", str(CLIENT_CORE), "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            on_core(cores().client, ["cat"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
         self.log = self.reader.stdin
         super().__enter__()
-        self.pin({SERVER_CORE})
+        self.pin({cores().server})
         return self
 
     def __exit__(self, *_):
@@ -120,11 +127,11 @@ class Observed(limits.Service):
 
 
 class Prometheus:
-    """Debian's, scraping one service once a second into a folder of its own."""
+    """Debian's Prometheus server. It scrapes one service every second and evaluates the alert rules."""
 
     def __init__(self, target):
         self.target = target
-        self.port = limits.free_port()
+        self.port = free_port()
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="prometheus-")
@@ -135,19 +142,19 @@ class Prometheus:
             "scrape_configs:\n"
             f"  - {{ job_name: tenant-tasks, static_configs: [{{ targets: ['{self.target}'] }}] }}\n"
         )
-        command = ["taskset", "--cpu-list", str(CLIENT_CORE), "prometheus", f"--config.file={folder}/prometheus.yml"]
-        command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{self.port}"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + limits.PATIENCE
+        command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        command.append(f"--web.listen-address=127.0.0.1:{self.port}")
+        self.process = subprocess.Popen(
+            on_core(cores().client, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
-            try:
-                if self.ask('up{job="tenant-tasks"}') == 1:
+            with contextlib.suppress(OSError, LookupError):
+                if self.query('up{job="tenant-tasks"}') == 1:
                     return self
-            except (OSError, LookupError):
-                pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise limits.Failed("Prometheus does not come up, or cannot scrape")
+                raise Failed("Prometheus did not start or cannot scrape the service")
             time.sleep(0.2)
 
     def __exit__(self, *_):
@@ -159,50 +166,43 @@ class Prometheus:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         return json.loads(urllib.request.urlopen(url, timeout=10).read())["data"]
 
-    def ask(self, expression):
+    def query(self, expression):
         return float(self.get("query", query=expression)["result"][0]["value"][1])
 
 
-def wrk(service):
-    command = ["taskset", "--cpu-list", str(CLIENT_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s"]
-    command += ["--header", f"Authorization: Bearer {service.tokens['contoso/editor']}", f"{service.address}/api/tasks"]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    rate = re.search(r"Requests/sec: +([\d.]+)", finished.stdout)
-    if finished.returncode != 0 or not rate or re.search("Non-2xx|Socket errors", finished.stdout):
-        raise limits.Failed(f"wrk failed: {finished.stdout}{finished.stderr}")
-    return float(rate[1])
-
-
-def time_series(service):
+def count_time_series(service):
     page = urllib.request.urlopen(f"http://{service.settings['METRICS_ADDR']}/metrics", timeout=10).read().decode()
     return sum(not line.startswith("#") for line in page.splitlines())
 
 
-def flood(service, ready, seed):
-    """Requests of strangers, each another one: method, path, headers, key id, tenant and user are all made up."""
-    chance = random.Random(seed)
-    good = ready["tokens"]["contoso/editor"].split(".")
-    with contextlib.ExitStack() as running:
-        connection = running.enter_context(limits.Connection(service.port))
-        for number in range(STRANGERS):
-            made_up = f"{chance.getrandbits(64):016x}"
-            method = chance.choice(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", f"M{made_up}"])
-            path = chance.choice(["/health", "/api/me", "/api/tasks", f"/api/tasks/{number}", f"/{made_up}", "/docs/x"])
-            token = chance.choice(["", made_up, f"{good[0]}.{good[1]}.{made_up}", f"{made_up}.{good[1]}.{good[2]}"])
-            head = [f"{method} {path}?{made_up} HTTP/1.1", "Host: x", f"User-Agent: {made_up}", "Content-Length: 0"]
+def send_random_requests(service, ready, seed):
+    """Sends requests with random methods, paths, headers, key ids, tenants and users. Each request is different."""
+    generator = random.Random(seed)
+    header, claims, signature = ready["tokens"]["contoso/editor"].split(".")
+    with RawConnection(service.port) as connection:
+        for number in range(RANDOM_REQUESTS):
+            word = f"{generator.getrandbits(64):016x}"
+            method = generator.choice(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", f"M{word}"])
+            path = generator.choice(["/health", "/api/me", "/api/tasks", f"/api/tasks/{number}", f"/{word}", "/docs/x"])
+            tokens = ["", word, f"{header}.{claims}.{word}", f"{word}.{claims}.{signature}"]
+            token = generator.choice(tokens)
+            head = [f"{method} {path}?{word} HTTP/1.1", "Host: x", f"User-Agent: {word}", "Content-Length: 0"]
             if token:
                 head.append(f"Authorization: Bearer {token}")
-            connection.ask("\r\n".join([*head, "", ""]).encode(), may_fail=True)
+            connection.send("\r\n".join([*head, "", ""]).encode(), may_fail=True)
 
 
-def drawing(prometheus, began, ended):
-    """Requests a second by status, and time series, as Prometheus saw them."""
+def graph(prometheus, began, ended):
+    """Returns an SVG with requests per second by status and the number of time series, as Prometheus recorded them."""
     width, height, left, top, between = 860, 200, 70, 40, 90
     panels = [
-        ("requests a second, by status", 'sum by (status) (rate(tenant_tasks_http_request_duration_seconds_count[5s]))'),
-        ("time series on the page", "scrape_samples_scraped"),
+        (
+            "requests per second, by status",
+            "sum by (status) (rate(tenant_tasks_http_request_duration_seconds_count[5s]))",
+        ),
+        ("time series on the metrics page", "scrape_samples_scraped"),
     ]
-    colours = ["#0969da", "#bc4c00", "#8250df", "#1a7f37", "#8c959f", "#cf222e", "#9a6700", "#0550ae"]
+    colors = ["#0969da", "#bc4c00", "#8250df", "#1a7f37", "#8c959f", "#cf222e", "#9a6700", "#0550ae"]
     parts, y = [], top
     for title, expression in panels:
         found = prometheus.get("query_range", query=expression, start=began, end=ended, step=1)["result"]
@@ -219,14 +219,15 @@ def drawing(prometheus, began, ended):
                 f"{y + height - float(value) / highest * height:.1f}"
                 for at, value in values
             )
-            colour = colours[index % len(colours)]
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+            color = colors[index % len(colors)]
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
             if status:
-                parts.append(f'<text x="{width - 96}" y="{y + 12 + 20 * index}" style="fill: {colour}">{status}</text>')
+                parts.append(f'<text x="{width - 96}" y="{y + 12 + 20 * index}" style="fill: {color}">{status}</text>')
         y += height + between
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y - 40}" width="{width}" height="{y - 40}" role="img">',
-        "<title>A benchmark and two floods of strangers, as Prometheus saw them</title>",
+    size = f'viewBox="0 0 {width} {y - 40}" width="{width}" height="{y - 40}"'
+    document = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
+        "<title>A benchmark and two series of random requests, as recorded by Prometheus</title>",
         "<style>",
         "svg { background: #ffffff } text { font: 13px sans-serif; fill: #24292f } .title { font-weight: bold }",
         ".axis { fill: none; stroke: #8c959f }",
@@ -234,8 +235,9 @@ def drawing(prometheus, began, ended):
         *parts,
         "</svg>",
         "",
-    ])
+    ]
+    return "\n".join(document)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,8 @@
-// The contestant for Node: Fastify with jose. Settings: PORT, AUTHORITY, CLIENT_ID, ALLOWED_TENANT_IDS.
+// The Node contestant of tests/bench/run: Fastify with jose.
+// Settings: PORT, AUTHORITY, CLIENT_ID, ALLOWED_TENANT_IDS.
 //
-// jose keeps each tenant's keys and verifies every token anew. Answers have schemas, so that Fastify writes them
-// with the serialisers it compiles; tasks are found by id, not searched for.
+// jose caches each tenant's keys and verifies the token of every request. Responses have schemas, so that Fastify
+// uses compiled serializers. Tasks are stored in maps by id.
 
 import Fastify from 'fastify'
 import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose'
@@ -31,7 +32,7 @@ const taskSchema = {
     owner_id: { type: 'string' },
   },
 }
-const answers = (schema) => ({ response: { 200: schema } })
+const returns = (schema) => ({ response: { 200: schema } })
 const statusSchema = { type: 'object', properties: { status: { type: 'string' } } }
 const newTaskSchema = { type: 'object', required: ['title'], properties: { title: { type: 'string' } } }
 const updateSchema = {
@@ -43,8 +44,8 @@ const idSchema = { type: 'object', properties: { id: { type: 'integer' } } }
 const app = Fastify({ logger: false })
 app.decorateRequest('claims', null)
 
-/** Before a handler: who is it, and have they one of these roles? */
-function only(...roles) {
+/** Returns a hook that authenticates the caller and requires one of the roles. */
+function requireRole(...roles) {
   return async (request, reply) => {
     const [scheme, token] = (request.headers.authorization ?? '').split(' ')
     if (scheme.toLowerCase() !== 'bearer' || !token) {
@@ -60,24 +61,24 @@ function only(...roles) {
       return reply.code(401).send({ detail: 'The token is not valid' })
     }
     if (!request.claims.roles?.some((role) => roles.includes(role))) {
-      return reply.code(403).send({ detail: `One of these roles is needed: ${roles.join(', ')}` })
+      return reply.code(403).send({ detail: `One of these roles is required: ${roles.join(', ')}` })
     }
   }
 }
 
 const isAdmin = ({ roles }) => roles.includes('Admin')
 
-/** The caller's tasks, or those of everybody in the organisation for an Admin: one map for each user. */
-function reach(claims) {
+/** Returns the task maps that the caller may access: those of all users for an Admin, else only the caller's. */
+function accessibleTasks(claims) {
   const { users } = tenants.get(claims.tid)
   return isAdmin(claims) ? [...users.values()] : [users.get(claims.oid) ?? new Map()]
 }
 
-app.get('/health', { schema: answers(statusSchema) }, async () => ({ status: 'healthy' }))
+app.get('/health', { schema: returns(statusSchema) }, async () => ({ status: 'healthy' }))
 
 app.get(
   '/api/tasks',
-  { onRequest: only('Admin', 'Editor', 'Reader'), schema: answers({ type: 'array', items: taskSchema }) },
+  { onRequest: requireRole('Admin', 'Editor', 'Reader'), schema: returns({ type: 'array', items: taskSchema }) },
   async ({ claims }) => {
     const { users } = tenants.get(claims.tid)
     if (!isAdmin(claims)) {
@@ -89,7 +90,7 @@ app.get(
 
 app.post(
   '/api/tasks',
-  { onRequest: only('Admin', 'Editor'), schema: { body: newTaskSchema, ...answers(taskSchema) } },
+  { onRequest: requireRole('Admin', 'Editor'), schema: { body: newTaskSchema, ...returns(taskSchema) } },
   async ({ claims, body }) => {
     const tenant = tenants.get(claims.tid)
     tenant.lastTaskId += 1
@@ -110,9 +111,12 @@ app.post(
 
 app.patch(
   '/api/tasks/:id',
-  { onRequest: only('Admin', 'Editor'), schema: { params: idSchema, body: updateSchema, ...answers(taskSchema) } },
+  {
+    onRequest: requireRole('Admin', 'Editor'),
+    schema: { params: idSchema, body: updateSchema, ...returns(taskSchema) },
+  },
   async ({ claims, params, body }, reply) => {
-    const task = reach(claims)
+    const task = accessibleTasks(claims)
       .map((tasks) => tasks.get(params.id))
       .find(Boolean)
     if (!task) {
@@ -126,9 +130,9 @@ app.patch(
 
 app.delete(
   '/api/tasks/:id',
-  { onRequest: only('Admin'), schema: { params: idSchema, ...answers(statusSchema) } },
+  { onRequest: requireRole('Admin'), schema: { params: idSchema, ...returns(statusSchema) } },
   async ({ claims, params }) => {
-    reach(claims).forEach((tasks) => tasks.delete(params.id))
+    accessibleTasks(claims).forEach((tasks) => tasks.delete(params.id))
     return { status: 'deleted' }
   },
 )

@@ -1,7 +1,7 @@
-"""The original's twin: what the FastAPI tutorial builds, as a contestant of tests/bench/run.
+"""The FastAPI port: the application of the FastAPI tutorial, as a contestant of tests/bench/run.
 
-Everything that costs time is done the way the tutorial does it: the token is looked into, its tenant compared with
-the list, its keys taken from a dict, and python-jose verifies it anew on every request; tasks are dicts in lists.
+Each costly step follows the tutorial. Every request decodes the token, compares its tenant with the allow-list, takes
+the signing keys from a dict and verifies the signature with python-jose. Tasks are dicts in lists.
 Settings: AUTHORITY, CLIENT_ID, ALLOWED_TENANT_IDS.
 """
 
@@ -24,7 +24,7 @@ bearer = HTTPBearer()
 
 keys_by_tenant: dict[str, list[dict]] = {}
 
-# Tenant, then user, then their tasks. Each worker process has a store, and a count of ids, of its own.
+# Tenant → user → tasks. Each worker process has a separate store and id counter.
 tasks_by_tenant: dict[str, dict[str, list[dict]]] = {}
 ids = itertools.count(1)
 
@@ -39,15 +39,15 @@ class TaskUpdate(BaseModel):
 
 
 async def verified_claims(credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)]) -> dict:
-    """The claims of a token that is signed by an allowed tenant, for this API, and has not expired."""
+    """Returns the claims of a valid token of an allowed tenant for this API."""
     token = credentials.credentials
     try:
         key_id = jwt.get_unverified_header(token).get("kid", "")
         tenant = jwt.get_unverified_claims(token).get("tid", "")
     except JWTError as error:
-        raise HTTPException(401, "Not a token") from error
+        raise HTTPException(401, "The token is malformed") from error
     if tenant not in ALLOWED_TENANTS:
-        raise HTTPException(403, f"Tenant {tenant} may not use this application")
+        raise HTTPException(403, f"Tenant {tenant} is not allowed")
     key = await signing_key(tenant, key_id)
     try:
         issuer = f"https://sts.windows.net/{tenant}/"
@@ -57,26 +57,26 @@ async def verified_claims(credentials: Annotated[HTTPAuthorizationCredentials, D
 
 
 async def signing_key(tenant: str, key_id: str) -> dict:
-    """The tenant's key of that id; one that is not known costs a second look at Entra."""
+    """Returns the tenant's signing key with this id. An unknown id causes another fetch."""
     for _ in range(2):
         if tenant not in keys_by_tenant:
             async with httpx.AsyncClient() as client:
-                answer = await client.get(f"{AUTHORITY}/{tenant}/discovery/v2.0/keys")
-                answer.raise_for_status()
-                keys_by_tenant[tenant] = answer.json()["keys"]
+                response = await client.get(f"{AUTHORITY}/{tenant}/discovery/v2.0/keys")
+                response.raise_for_status()
+                keys_by_tenant[tenant] = response.json()["keys"]
         for key in keys_by_tenant[tenant]:
             if key["kid"] == key_id:
                 return key
         del keys_by_tenant[tenant]
-    raise HTTPException(401, "The signing key is not known")
+    raise HTTPException(401, "The signing key is unknown")
 
 
 def role_guard(*accepted: str):
-    """A dependency that lets pass whoever has one of the roles."""
+    """Returns a dependency that requires one of the roles."""
 
     async def check(claims: Annotated[dict, Depends(verified_claims)]) -> dict:
         if not set(accepted) & set(claims.get("roles", [])):
-            raise HTTPException(403, f"One of these roles is needed: {', '.join(accepted)}")
+            raise HTTPException(403, f"One of these roles is required: {', '.join(accepted)}")
         return claims
 
     return check
@@ -88,7 +88,7 @@ AdminOnly = Annotated[dict, Depends(role_guard("Admin"))]
 
 
 def tenant_tasks(claims: dict) -> dict[str, list[dict]]:
-    """The caller's organisation: its users' lists."""
+    """Returns the tasks of the caller's tenant by user."""
     return tasks_by_tenant.setdefault(claims["tid"], {})
 
 
@@ -127,7 +127,7 @@ async def update_task(task_id: int, update: TaskUpdate, claims: EditorOrAdmin):
             if task["id"] == task_id:
                 task.update(update.model_dump(exclude_none=True))
                 return task
-    return {"error": "No such task"}
+    return {"error": "Task not found"}
 
 
 @app.delete("/api/tasks/{task_id}")

@@ -1,5 +1,5 @@
--- Every request carries the next of many tokens: wrk -s many.lua URL -- FILE_OF_TOKENS
--- The requests are made before the clock runs, so that wrk only picks one.
+-- Sends many tokens in turn: wrk --script many.lua URL -- TOKENS_FILE
+-- Builds all requests in advance, so that wrk only selects one during the run.
 
 local requests, position = {}, 0
 

@@ -1,5 +1,5 @@
--- Every token once: wrk -s new.lua -c CONNECTIONS URL -- FILE_OF_TOKENS CONNECTIONS
--- wrk divides by the duration it was given, but the tokens run out earlier: this script has a clock of its own.
+-- Sends each token once: wrk --script new.lua --connections CONNECTIONS URL -- TOKENS_FILE CONNECTIONS
+-- wrk divides by the duration it was given, but the tokens run out earlier. This script therefore measures the time.
 
 local ffi = require("ffi")
 ffi.cdef([[
@@ -9,7 +9,7 @@ ffi.cdef([[
 local CLOCK_MONOTONIC = 1
 
 local requests, main_thread = {}, nil
-position, connections, started = 0, 0, 0 -- global, so that `done` can read them
+position, connections, started = 0, 0, 0 -- global, so that done() can read them
 
 local function now()
   local time = ffi.new("timespec")
@@ -28,8 +28,8 @@ function init(arguments)
   connections = tonumber(arguments[2])
 end
 
--- A connection asks for its next request when the last one is answered. So after the first round over all
--- connections each call is one answer.
+-- A connection asks for its next request when it has received a response. After the first request of every
+-- connection, each call therefore counts one response.
 function request()
   position = position + 1
   if position == connections then
@@ -41,9 +41,9 @@ function request()
   return requests[math.min(position, #requests)]
 end
 
--- Runs in a state of its own, after the thread has stopped.
+-- Runs after the thread has stopped, in a separate Lua state.
 function done()
   local seconds = (main_thread:get("finished") or now()) - main_thread:get("started")
-  local answered = main_thread:get("position") - main_thread:get("connections")
-  print(string.format("answered %d in %.6f seconds", answered, seconds))
+  local responses = main_thread:get("position") - main_thread:get("connections")
+  print(string.format("received %d responses in %.6f seconds", responses, seconds))
 end

@@ -1,5 +1,5 @@
--- Create, patch, delete: wrk -s write.lua -H "Authorization: Bearer TOKEN" URL
--- Whichever connection is free takes the next step of any task; the id of a task is read from the answers.
+-- Creates, patches and deletes tasks: wrk --script write.lua --header "Authorization: Bearer TOKEN" URL
+-- Any free connection takes the next step of any task. Task ids are read from the responses.
 
 local to_patch, to_delete = {}, {}
 local create, patch_before, patch_after, delete_before, delete_after
@@ -49,5 +49,5 @@ function response(status, _, body)
 end
 
 function done()
-  print(string.format("wrong answers %d", main_thread:get("wrong")))
+  print(string.format("wrong responses %d", main_thread:get("wrong")))
 end
