@@ -70,13 +70,6 @@ pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
         .map_err(|_| NotAGuid)
 }
 
-impl TenantId {
-    /// A tenant that is known at compile time.
-    pub(crate) const fn new(tid: Uuid) -> Self {
-        Self(tid)
-    }
-}
-
 impl TaskId {
     /// The first task of a tenant.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
@@ -85,6 +78,7 @@ impl TaskId {
     const LAST: u64 = i64::MAX.unsigned_abs();
 
     /// The next id.
+    #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

@@ -38,12 +38,7 @@ impl Authority {
 
     /// The public cloud's authority. Its issuer also appears in the keys of other clouds.
     pub(super) fn public() -> Self {
-        let host = Self::PUBLIC.trim_start_matches("https://").to_owned();
-        Self {
-            origin: Self::PUBLIC.to_owned(),
-            host,
-            is_loopback: false,
-        }
+        Self::parse(Self::PUBLIC).expect("a valid authority")
     }
 
     /// Parses an authority. A trailing slash is ignored.

@@ -45,5 +45,4 @@ pub use keys::status::{FetchStats, KeyStatus};
 pub use principal::Principal;
 pub use request_log::RequestLog;
 pub use tenants::{Access, Tenants};
-pub use token::cache::TokenCacheStats;
 pub use verifier::{NotReady, Verifier};

@@ -39,11 +39,6 @@ pub struct Permissions {
 }
 
 impl Role {
-    /// The role as the `roles` claim names it.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     const fn permissions(self) -> Permissions {
         use Coverage::{Nothing, Own, Tenant};
         let (see, change, delete) = match self {
@@ -60,7 +55,7 @@ impl Role {
 
     /// The roles as a list for a sentence.
     pub fn join(roles: &[Self]) -> String {
-        let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+        let names: Vec<_> = roles.iter().map(|&role| <&str>::from(role)).collect();
         names.join(", ")
     }
 

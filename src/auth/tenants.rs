@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use uuid::uuid;
+use uuid::{Uuid, uuid};
 
 use super::error::InvalidToken;
 use crate::ids::{KeyId, TenantId};
 
 /// The tenant of personal Microsoft accounts. It is not an organization, so open mode excludes it.
 /// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
-const PERSONAL_ACCOUNTS: TenantId = TenantId::new(uuid!("9188040d-6c67-4c5b-b112-36a304b66dad"));
+const PERSONAL_ACCOUNTS: Uuid = uuid!("9188040d-6c67-4c5b-b112-36a304b66dad");
 
 /// Which tenants and which signing keys are accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +36,7 @@ impl Tenants {
     /// Whether users of `tenant` may sign in.
     pub fn allow(&self, tenant: TenantId) -> bool {
         match self {
-            Self::Any { .. } => tenant != PERSONAL_ACCOUNTS,
+            Self::Any { .. } => Uuid::from(tenant) != PERSONAL_ACCOUNTS,
             Self::Listed(listed) => listed.contains(&tenant),
         }
     }

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    auth::{Inspection, Principal, Verifier, role::Coverage},
+    auth::{
+        Inspection, Principal, Verifier,
+        role::{Coverage, Permissions},
+    },
     clock::SystemClock,
     config::{Config, env_file},
     error::ApiError,
@@ -74,35 +77,32 @@ fn read_token() -> anyhow::Result<String> {
 
 /// Prints what the user may do. Returns whether they may see tasks.
 fn print_accepted(principal: &Principal) -> bool {
-    let permissions = principal.permissions();
-    let may_see = permissions.see != Coverage::Nothing;
+    let Permissions {
+        see,
+        change,
+        delete,
+    } = principal.permissions();
+    let may_see = see != Coverage::Nothing;
     println!("This token is accepted.");
     if !may_see {
         println!(
-            "But its roles {:?} do not give access to tasks: an administrator of its tenant assigns roles under \
-             Enterprise applications, and the user then signs in again.",
+            "But its roles {:?} do not give access to tasks: an administrator of its tenant assigns \
+             roles under Enterprise applications, and the user then signs in again.",
             principal.roles()
         );
     }
-    println!("\n  read /api/me      yes");
-    println!("  see tasks         {}", covered(permissions.see));
-    println!(
-        "  create tasks      {}",
-        yes_or_no(permissions.change != Coverage::Nothing)
-    );
-    println!("  change tasks      {}", covered(permissions.change));
-    println!("  delete tasks      {}", yes_or_no(permissions.delete));
-    may_see
-}
-
-fn covered(coverage: Coverage) -> &'static str {
-    match coverage {
+    let covered = |coverage| match coverage {
         Coverage::Nothing => "no (403)",
         Coverage::Own => "yes, their own",
         Coverage::Tenant => "yes, all of the tenant",
-    }
-}
-
-fn yes_or_no(is_permitted: bool) -> &'static str {
-    if is_permitted { "yes" } else { "no (403)" }
+    };
+    println!("\n  read /api/me      yes");
+    println!("  see tasks         {}", covered(see));
+    println!("  create tasks      {}", covered(change.min(Coverage::Own)));
+    println!("  change tasks      {}", covered(change));
+    println!(
+        "  delete tasks      {}",
+        if delete { "yes" } else { "no (403)" }
+    );
+    may_see
 }

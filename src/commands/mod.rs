@@ -15,9 +15,6 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::ids::TenantId;
 
-/// The folder with `.env`.
-const DIRECTORY: &str = ".";
-
 /// A multi-tenant task API secured by Microsoft Entra ID
 ///
 /// Reads its settings from the environment and from .env in the working directory.
@@ -49,9 +46,9 @@ enum Command {
 
 #[derive(Clone, Debug, Subcommand)]
 enum TenantsCommand {
-    /// Add tenants to ALLOWED_TENANT_IDS in .env
+    /// Add tenants to the list in .env
     Add(TenantIds),
-    /// Remove tenants from ALLOWED_TENANT_IDS in .env
+    /// Remove tenants from the list in .env
     Remove(TenantIds),
     /// Print the IDs of the allowed tenants, one per line
     List,
@@ -75,7 +72,8 @@ enum TokenCommand {
 
 /// Runs the command of the command line.
 pub async fn run() -> ExitCode {
-    let directory = Path::new(DIRECTORY);
+    // The folder with `.env`.
+    let directory = Path::new(".");
     let success = |()| true;
     let outcome = match Arguments::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(directory).await.map(success),

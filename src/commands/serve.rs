@@ -59,7 +59,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
             tasks,
             connections: Arc::clone(&connections),
             max_connections: limits.max_connections,
-            dropped_log_lines: log.dropped(),
+            dropped_log_lines: Some(log.dropped.clone()),
             are_settings_current: reloader.is_current(),
         });
         let limits = Limits::new(METRICS_CONNECTIONS);

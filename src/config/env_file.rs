@@ -146,27 +146,23 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The text with another list in its last assignment of ALLOWED_TENANT_IDS, or in a new line.
+/// The text with another list in the last assignment of the list, or in a new line.
 ///
 /// The result is parsed again: only the list may differ.
 fn edit(text: &str, tenants: &BTreeSet<TenantId>) -> Result<String, EnvFileError> {
-    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let lines = text.split_inclusive('\n').map(str::to_owned);
+    let mut lines: Vec<_> = lines.collect();
     let index = lines.iter().rposition(|line| is_assignment(line));
     let number = index.unwrap_or(lines.len()) + 1;
     let unsupported = || EnvFileError::UnsupportedSyntax(number);
-    let edited = match index {
-        Some(index) => {
-            let (before, rest) = lines.split_at(index);
-            let (line, after) = rest.split_first().ok_or_else(unsupported)?;
-            let line = edit_line(line, tenants).ok_or_else(unsupported)?;
-            [&before.concat(), &*line, &after.concat()].concat()
-        }
-        None => {
-            let is_complete = text.is_empty() || text.ends_with('\n');
-            let line_break = if is_complete { "" } else { "\n" };
-            let list = join(tenants);
-            format!("{text}{line_break}{ALLOWED_TENANT_IDS}={list}\n")
-        }
+    let edited = if let Some(line) = index.and_then(|index| lines.get_mut(index)) {
+        *line = edit_line(line, tenants).ok_or_else(unsupported)?;
+        lines.concat()
+    } else {
+        let is_complete = text.is_empty() || text.ends_with('\n');
+        let line_break = if is_complete { "" } else { "\n" };
+        let list = join(tenants);
+        format!("{text}{line_break}{ALLOWED_TENANT_IDS}={list}\n")
     };
     let mut expected = parse(text)?;
     let list = expected.entry(ALLOWED_TENANT_IDS.to_owned()).or_default();

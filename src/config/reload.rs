@@ -100,22 +100,18 @@ fn log_changes(old: &Access, new: &Access) {
         tracing::info!(target: AUDIT, "settings reloaded; no changes");
         return;
     }
-    match (&old.tenants, &new.tenants) {
-        (Tenants::Listed(old), Tenants::Listed(new)) => {
-            for tenant in new.difference(old) {
-                tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant added");
-            }
-            for tenant in old.difference(new) {
-                tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant removed");
-            }
+    if let (Tenants::Listed(old), Tenants::Listed(new)) = (&old.tenants, &new.tenants) {
+        for tenant in new.difference(old) {
+            tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant added");
         }
-        (Tenants::Any { .. } | Tenants::Listed(_), Tenants::Any { .. }) => {
-            tracing::info!(target: AUDIT, "settings reloaded: users of any tenant may sign in");
+        for tenant in old.difference(new) {
+            tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant removed");
         }
-        (Tenants::Any { .. }, Tenants::Listed(new)) => {
-            let tenants = new.len();
-            tracing::info!(target: AUDIT, tenants, "settings reloaded: only listed tenants may sign in");
-        }
+    } else if new.tenants.is_open() {
+        tracing::info!(target: AUDIT, "settings reloaded: users of any tenant may sign in");
+    } else {
+        let tenants = new.tenants.listed().len();
+        tracing::info!(target: AUDIT, tenants, "settings reloaded: only listed tenants may sign in");
     }
     for key_id in new.revoked_keys.difference(&old.revoked_keys) {
         tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key revoked");

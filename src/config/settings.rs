@@ -134,7 +134,7 @@ impl Settings<'_> {
         self.guid("AZURE_SPA_CLIENT_ID", "the single-page app's registration")
     }
 
-    /// The allow-list. Set but empty, ALLOWED_TENANT_IDS is an empty list.
+    /// The allow-list. `ALLOWED_TENANT_IDS`, set but empty, is an empty list.
     pub fn tenants(&self) -> Result<Tenants, ConfigError> {
         let home = self.home_tenant()?;
         let listed: BTreeSet<_> = match self.raw(ALLOWED_TENANT_IDS) {

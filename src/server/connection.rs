@@ -75,7 +75,7 @@ pub(super) async fn serve(
         tokio::select! {
             biased;
             // First, so that a response after the start of a shutdown closes the connection.
-            () = state.signaled(), if grace.is_none() => {
+            () = state.signal.notified(), if grace.is_none() => {
                 if !state.is_evicted() {
                     grace.set(Some(sleep(DRAIN_GRACE)));
                 } else if state.has_request() && state.is_idle() {

@@ -61,7 +61,8 @@ pub(super) struct ConnectionState {
     changed_at: AtomicU64,
     has_completed_request: AtomicBool,
     is_evicted: AtomicBool,
-    signal: Notify,
+    /// The connection is evicted, or has to finish.
+    pub(super) signal: Notify,
 }
 
 /// A request in flight, from its head to the end of its response.
@@ -157,11 +158,6 @@ impl Drop for ConnectionPermit {
 }
 
 impl ConnectionState {
-    /// Completes when the connection is evicted or has to finish.
-    pub(super) async fn signaled(&self) {
-        self.signal.notified().await;
-    }
-
     pub(super) fn is_evicted(&self) -> bool {
         self.is_evicted.load(Ordering::Relaxed)
     }

@@ -58,7 +58,7 @@ pub async fn serve(
     connections: Arc<Connections>,
     shutdown: impl Future<Output = ()>,
 ) {
-    limits.max_connections = limits.max_connections.min(u32::MAX as usize >> 3);
+    limits.max_connections = limits.max_connections.min(Semaphore::MAX_PERMITS);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

@@ -28,13 +28,10 @@ pub enum LogFormat {
 /// The log output. Dropping it writes the buffered lines, and waits about a second at most.
 #[derive(Debug)]
 pub struct Log {
-    dropped: DroppedLines,
+    /// Counts the lines that were dropped.
+    pub dropped: ErrorCounter,
     _worker: WorkerGuard,
 }
-
-/// Counts the dropped log lines. The default counts none.
-#[derive(Clone, Debug, Default)]
-pub struct DroppedLines(Option<ErrorCounter>);
 
 impl Log {
     /// Starts logging.
@@ -50,7 +47,7 @@ impl Log {
             .buffered_lines_limit(MAX_BUFFERED_LINES)
             .thread_name("log")
             .finish(io::stderr());
-        let dropped = DroppedLines(Some(writer.error_counter()));
+        let dropped = writer.error_counter();
         match exporter {
             // A filter for the whole subscriber is cheaper than one for a layer.
             None => tracing_subscriber::registry()
@@ -67,11 +64,6 @@ impl Log {
             _worker: worker,
         }
     }
-
-    /// The counter of dropped lines.
-    pub fn dropped(&self) -> DroppedLines {
-        self.dropped.clone()
-    }
 }
 
 fn output<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
@@ -82,11 +74,5 @@ where
     match format {
         LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
-    }
-}
-
-impl DroppedLines {
-    pub(super) fn count(&self) -> usize {
-        self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 }

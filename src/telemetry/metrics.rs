@@ -18,8 +18,9 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::Registry,
 };
+use tracing_appender::non_blocking::ErrorCounter;
 
-use super::{log::DroppedLines, request::RequestMetrics};
+use super::request::RequestMetrics;
 use crate::{
     auth::{TenantLabel, Verifier},
     error::ApiError,
@@ -39,8 +40,8 @@ pub struct MetricsSources {
     pub connections: Arc<Connections>,
     /// The maximum number of connections of clients.
     pub max_connections: usize,
-    /// The dropped log lines.
-    pub dropped_log_lines: DroppedLines,
+    /// The counter of dropped log lines; `None` without a log.
+    pub dropped_log_lines: Option<ErrorCounter>,
     /// Whether the newest settings are in force.
     pub are_settings_current: Arc<AtomicBool>,
 }
@@ -125,7 +126,9 @@ impl Collector for MetricsSources {
             let name = "database_connections_max";
             gauge(&mut encoder, name, "Maximum number of them", number(max))?;
         }
-        let dropped = u64::try_from(self.dropped_log_lines.count()).unwrap_or(u64::MAX);
+        let dropped = self.dropped_log_lines.as_ref();
+        let dropped = dropped.map_or(0, ErrorCounter::dropped_lines);
+        let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
         let help = "Log lines dropped because standard error was not read";
         counter(&mut encoder, "log_lines_dropped", help, dropped)
     }
@@ -155,21 +158,16 @@ impl MetricsSources {
     }
 
     fn encode_token_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let tokens = self.verifier.token_cache_stats();
+        let (hits, misses, entries) = self.verifier.token_cache_stats();
         let name = "token_cache_lookups";
         let help = "Tokens that were found in the cache (hit) or had to be verified (miss)";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (outcome, count) in [("hit", tokens.hits), ("miss", tokens.misses)] {
+        for (outcome, count) in [("hit", hits), ("miss", misses)] {
             let labels = LookupLabels { outcome };
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
-        let entries = number(tokens.entries);
-        gauge(
-            encoder,
-            "token_cache_entries",
-            "Cached verified tokens",
-            entries,
-        )
+        let help = "Cached verified tokens";
+        gauge(encoder, "token_cache_entries", help, number(entries))
     }
 }
 

@@ -79,17 +79,6 @@ impl Default for RequestMetrics {
     }
 }
 
-impl RequestMetrics {
-    fn record(&self, labels: &RequestLabels, reason: Option<&'static str>, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        self.seconds.get_or_create(labels).observe(seconds);
-        if let Some(reason) = reason {
-            let labels = RefusalLabels { reason };
-            self.refusals.get_or_create(&labels).inc();
-        }
-    }
-}
-
 /// Logs and counts a request. Every request with a readable head passes this layer.
 pub(crate) async fn observe(
     State(metrics): State<RequestMetrics>,
@@ -156,8 +145,13 @@ impl RequestRecord {
             method: self.method,
             status,
         };
-        let reason = error.map(|error| error.reason);
-        self.metrics.record(&labels, reason, duration);
+        let seconds = self.metrics.seconds.get_or_create(&labels);
+        seconds.observe(duration.as_secs_f64());
+        if let Some(error) = error {
+            let reason = error.reason;
+            let labels = RefusalLabels { reason };
+            self.metrics.refusals.get_or_create(&labels).inc();
+        }
         self.log(status, error, duration);
     }
 

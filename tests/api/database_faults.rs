@@ -12,7 +12,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    commands::run,
+    suite::commands::run,
     support::{
         app::{Answer, TestApp},
         postgres::{self, Database},

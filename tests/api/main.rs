@@ -9,23 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod authentication;
-mod commands;
-mod cors;
-mod docs;
-mod inspect;
-mod isolation;
-mod key_life;
-mod keys;
-mod limits;
-mod logs;
-mod metrics;
-mod open_mode;
-mod operations;
-mod recorded_keys;
-mod reload;
-mod roles;
-mod service;
-mod settings;
-mod tasks;
-mod verified;
+mod suite;
+
+/// Whether the service under test keeps its tasks in PostgreSQL.
+const ON_POSTGRES: bool = false;

@@ -5,27 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod authentication;
-mod commands;
-mod cors;
 mod database_faults;
 mod database_tls;
-mod docs;
-mod inspect;
-mod isolation;
-mod key_life;
-mod keys;
-mod limits;
-mod logs;
-mod metrics;
-mod open_mode;
-mod operations;
-mod recorded_keys;
-mod reload;
 mod replicas;
-mod roles;
 mod row_security;
-mod service;
-mod settings;
-mod tasks;
-mod verified;
+mod suite;
+
+/// Whether the service under test keeps its tasks in PostgreSQL.
+const ON_POSTGRES: bool = true;

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use crate::{
-    service::Service,
+    suite::service::Service,
     support::{
         app::{TestApp, listen, settings},
         entra::MockEntra,
@@ -488,15 +488,4 @@ async fn concurrent_deletes_of_a_task_count_once() {
         .unwrap()
         .get(0);
     assert_eq!(counted, 0);
-}
-
-/// A module that is missing from `postgres.rs` would not run with a database.
-#[test]
-fn every_in_memory_test_also_runs_with_postgresql() {
-    let modules = |text: &'static str| {
-        text.lines()
-            .filter(|line| line.starts_with("mod "))
-            .collect::<BTreeSet<_>>()
-    };
-    assert!(modules(include_str!("postgres.rs")).is_superset(&modules(include_str!("main.rs"))));
 }

@@ -8,7 +8,7 @@ use tenant_tasks::{
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
-    service::command,
+    suite::service::command,
     support::{
         app::{TestApp, settings},
         postgres::{self, Database},
@@ -293,7 +293,7 @@ async fn titles_and_user_names_are_not_logged() {
         crate::support::app::listen().await,
         std::sync::Arc::new(tenant_tasks::clock::SystemClock::new()),
     );
-    let service = crate::service::Service::start(&[
+    let service = crate::suite::service::Service::start(&[
         ("RUST_LOG", "trace,tokio_postgres=trace"),
         ("AZURE_AUTHORITY_HOST", &entra.authority),
         ("DATABASE_URL", &database.url()),

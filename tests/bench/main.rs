@@ -10,6 +10,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+/// For the fixtures that start a service. This binary does not use them.
+const ON_POSTGRES: bool = false;
+
 use std::{
     env,
     fs::{self, File},

@@ -7,6 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+/// For the fixtures that start a service. This binary does not use them.
+const ON_POSTGRES: bool = false;
+
 use std::{env, process::ExitCode, sync::Arc};
 
 use support::{

@@ -21,7 +21,6 @@ use tenant_tasks::{
     server::{self, Connections},
     tasks::store::Tasks,
     telemetry::{
-        log::DroppedLines,
         metrics::{self, MetricsSources},
         request::RequestMetrics,
     },
@@ -47,9 +46,6 @@ pub struct TestApp {
     pub metrics: Router,
     client: reqwest::Client,
 }
-
-/// Whether this is the suite with tasks in PostgreSQL. The same tests are compiled into both suites.
-const ON_POSTGRES: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"api_postgres");
 
 /// A response, read completely.
 #[derive(Debug)]
@@ -84,7 +80,7 @@ impl TestApp {
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
         let mut settings = settings(&entra.authority, changes);
-        let database = if ON_POSTGRES {
+        let database = if crate::ON_POSTGRES {
             Some(Database::create().await)
         } else {
             None
@@ -117,7 +113,7 @@ impl TestApp {
             tasks,
             connections: Arc::clone(&connections),
             max_connections: limits.max_connections,
-            dropped_log_lines: DroppedLines::default(),
+            dropped_log_lines: None,
             are_settings_current: Arc::new(AtomicBool::new(true)),
         });
         tokio::spawn(server::serve(

@@ -5,12 +5,10 @@
 //! is still trusted. If any check fails, the cache reports a miss. The token is then verified from
 //! scratch, and that produces the error.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use prometheus_client::metrics::counter::Counter;
 use quick_cache::{Weighter, sync::Cache};
 
 use super::claims::Validity;
@@ -32,19 +30,8 @@ const OVERHEAD: usize = 200;
 /// The verified tokens. A full cache evicts the entries that are used least.
 pub(crate) struct VerifiedTokens {
     tokens: Cache<TokenDigest, Arc<VerifiedToken>, Bytes>,
-    hits: AtomicU64,
-    misses: AtomicU64,
-}
-
-/// Statistics of the token cache since the start.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct TokenCacheStats {
-    /// Tokens that did not have to be verified.
-    pub hits: u64,
-    /// Tokens that had to be verified, valid or not.
-    pub misses: u64,
-    /// Tokens in the cache now.
-    pub entries: usize,
+    hits: Counter,
+    misses: Counter,
 }
 
 /// The SHA-256 of a whole token with its signature. A token that differs in any byte is a miss.
@@ -67,8 +54,8 @@ impl VerifiedTokens {
     pub(crate) fn new() -> Self {
         Self {
             tokens: Cache::with_weighter(INITIAL_ENTRIES, MAX_BYTES, Bytes),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            hits: Counter::default(),
+            misses: Counter::default(),
         }
     }
 
@@ -81,19 +68,16 @@ impl VerifiedTokens {
     }
 
     pub(crate) fn count_hit(&self) {
-        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.hits.inc();
     }
 
     pub(crate) fn count_miss(&self) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.misses.inc();
     }
 
-    pub(crate) fn stats(&self) -> TokenCacheStats {
-        TokenCacheStats {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            entries: self.tokens.len(),
-        }
+    /// The hits and misses since the start, and the tokens in the cache now.
+    pub(crate) fn stats(&self) -> (u64, u64, usize) {
+        (self.hits.get(), self.misses.get(), self.tokens.len())
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tenant_tasks::clock::SystemClock;
 
 use crate::{
-    service::Service,
+    suite::service::Service,
     support::{
         app::{Answer, answer, listen},
         entra::{KeysResponse, MockEntra},

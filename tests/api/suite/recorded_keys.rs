@@ -17,7 +17,7 @@ use crate::support::{
     users::{ADMIN, CONTOSO},
 };
 
-const EXCERPT: &str = include_str!("../support/entra-keys-times.json");
+const EXCERPT: &str = include_str!("../../support/entra-keys-times.json");
 
 // Durations in seconds.
 const MINUTE: u64 = 60;

@@ -12,7 +12,7 @@ use tenant_tasks::server::{Limits, connections_for_open_files};
 use tokio::net::TcpSocket;
 
 use crate::{
-    service::health,
+    suite::service::health,
     support::{
         app::TestApp,
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, READER, Tenant, User},

@@ -17,7 +17,7 @@ use axum::http::{Method, StatusCode};
 use tenant_tasks::clock::SystemClock;
 
 use crate::{
-    service::{Service, command, health},
+    suite::service::{Service, command, health},
     support::{
         app::{TestApp, answer, listen},
         entra::{KeysResponse, MockEntra},

@@ -14,7 +14,7 @@ use tenant_tasks::auth::{Access, Tenants};
 use tower::ServiceExt;
 
 use crate::{
-    service::Service,
+    suite::service::Service,
     support::{
         app::{TestApp, answer},
         entra::KeysResponse,
@@ -64,6 +64,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
     .await;
     app.me("abc").await;
     app.send(Method::GET, "/nowhere/abc", None, None).await;
+    app.send(Method::GET, "/docs/index.html", None, None).await;
     let series = series(&app).await;
     for (name, value) in [
         (
@@ -84,6 +85,10 @@ async fn requests_rejections_and_store_calls_are_counted() {
         ),
         (
             r#"http_request_duration_seconds_count{route="none",method="GET",status="404"}"#,
+            1.0,
+        ),
+        (
+            r#"http_request_duration_seconds_count{route="/docs/{*rest}",method="GET",status="200"}"#,
             1.0,
         ),
         (r#"refusals_total{reason="missing_role"}"#, 1.0),
@@ -335,7 +340,7 @@ async fn metrics_are_served_only_on_metrics_addr() {
     }
     let (occupied, disabled) = (service.address.clone(), [("METRICS_ADDR", "")]);
     assert!(Service::start(&disabled).metrics_address.is_none());
-    let (mut command, _directory) = crate::service::command(&[
+    let (mut command, _directory) = crate::suite::service::command(&[
         ("AZURE_API_CLIENT_ID", crate::support::users::API_CLIENT_ID),
         ("AZURE_HOME_TENANT_ID", CONTOSO.id),
         ("PORT", "0"),

@@ -6,8 +6,8 @@ use serde_json::json;
 use tenant_tasks::clock::SystemClock;
 
 use crate::{
-    authentication::{BROKEN, HARMLESS},
-    service::command,
+    suite::authentication::{BROKEN, HARMLESS},
+    suite::service::command,
     support::{
         app::listen,
         entra::MockEntra,

@@ -9,7 +9,7 @@ use tenant_tasks::{
 };
 
 use crate::{
-    open_mode::resident_kib,
+    suite::open_mode::resident_kib,
     support::{
         app::TestApp,
         entra::KeysResponse,

@@ -10,7 +10,7 @@ use tenant_tasks::clock::SystemClock;
 use tokio::task::JoinSet;
 
 use crate::{
-    service::Service,
+    suite::service::Service,
     support::{
         app::{Answer, answer, listen},
         entra::MockEntra,

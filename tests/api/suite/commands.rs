@@ -19,7 +19,7 @@ use tenant_tasks::clock::SystemClock;
 use tokio::task::JoinSet;
 
 use crate::{
-    service::{Service, command},
+    suite::service::{Service, command},
     support::{
         app::{answer, listen},
         entra::{KeysResponse, MockEntra},

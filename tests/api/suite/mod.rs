@@ -1,0 +1,22 @@
+//! The tests that run with every store.
+
+pub(crate) mod authentication;
+pub(crate) mod commands;
+mod cors;
+mod docs;
+mod inspect;
+mod isolation;
+mod key_life;
+mod keys;
+mod limits;
+mod logs;
+mod metrics;
+pub(crate) mod open_mode;
+mod operations;
+mod recorded_keys;
+mod reload;
+mod roles;
+pub(crate) mod service;
+mod settings;
+mod tasks;
+mod verified;
