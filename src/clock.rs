@@ -1,7 +1,7 @@
 //! Time as a parameter.
 //!
-//! Everything that depends on time asks a [`Clock`], so that a test can step through days
-//! without waiting.
+//! Token checks, key fetches and rate limits read the time from a [`Clock`], so that a test can
+//! step through days without waiting.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,8 +11,8 @@ pub trait Clock: Send + Sync {
     /// (`NumericDate`, RFC 7519, section 2).
     fn since_epoch(&self) -> Duration;
 
-    /// The time since a fixed moment in the past. It never goes back and does not jump when the
-    /// system clock is set. Use it to measure ages.
+    /// The time since a fixed moment in the past. It never goes back, and setting the system clock
+    /// does not change it. Use it to measure ages.
     fn monotonic(&self) -> Duration;
 }
 
@@ -41,7 +41,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the clock behind `Clock`")]
     fn since_epoch(&self) -> Duration {
-        // A clock set before 1970 counts as 1970: then every token is not valid yet.
+        // A clock set before 1970 reads as 1970, so no token is valid yet.
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         since_epoch.unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! `/health` and `/ready`: for supervisors and load balancers.
+//! The probes `/health` and `/ready`, for supervisors and load balancers.
 
 use std::sync::Arc;
 

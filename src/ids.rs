@@ -26,12 +26,12 @@ pub struct UserId(Uuid);
 
 /// A task within one tenant: 1, 2, 3, …
 ///
-/// Counted per tenant: a shared counter would show one tenant how active the others are.
+/// Each tenant has a counter: a shared one would show each tenant how active the others are.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct TaskId(NonZeroU64);
 
-/// The signing key's name: `kid` in a token's header and in a keys document (RFC 7517, section 4.5).
+/// A signing key's id: `kid` in a token's header and a keys document (RFC 7517, section 4.5).
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub struct KeyId(Box<str>);
 
@@ -95,7 +95,7 @@ impl Reach {
 }
 
 impl KeyId {
-    /// The longest key id, in characters. Entra's have 27.
+    /// The maximum length of a key id, in characters. Entra's have 27.
     const MAX_CHARS: usize = 128;
 
     /// Parses a key id; `None` if it is empty or too long.

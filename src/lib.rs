@@ -1,16 +1,15 @@
 //! A multi-tenant task API secured by Microsoft Entra ID.
 //!
-//! The way of a request: [`routes`] names the handler. The handler's signature names a privilege, and
-//! [`auth`] verifies the bearer token for it. [`tasks::request`] parses the request, and
-//! [`tasks::store`] stores it by tenant. [`error`] turns every failure into a response.
-//! [`telemetry`] logs and counts every request.
+//! How a request is handled: [`telemetry`] logs and counts it. [`routes`] names the handler. The
+//! handler's signature names a privilege, for which [`auth`] verifies the bearer token.
+//! [`tasks::request`] parses the request. [`tasks::store`] reads and writes one tenant's tasks.
+//! [`error`] turns every failure into a response. [`commands`] contains the commands of the binary.
 //!
-//! [`commands`] are the commands of the binary; `serve` is the default.
-//!
-//! Imports point down: commands, then [`routes`] and [`config`], then [`openapi`] and [`telemetry`],
-//! then [`tasks`], then [`error`], then [`auth`], then [`ids`] and [`clock`]. [`auth`] imports neither
-//! tasks nor responses. The store imports neither tokens nor HTTP. [`server`] imports none of them.
-//! Only [`config`] reads the environment, and only [`clock`] reads the time.
+//! Imports point down: commands, [`routes`] and [`config`], [`openapi`] and [`telemetry`],
+//! [`tasks`], [`error`], [`auth`], [`ids`] and [`clock`]. Two imports point up: [`error`] uses the
+//! error types of [`tasks`], and [`tasks::store`] uses [`telemetry::store`]. [`auth`] never imports
+//! tasks or responses, the store never imports tokens or HTTP, and [`server`] imports none of these
+//! modules. Only [`config`] reads the environment, and only [`clock`] reads the system time.
 
 pub mod auth;
 pub mod clock;

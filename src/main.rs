@@ -1,11 +1,11 @@
-//! The binary: runs the command of the command line.
+//! The binary. Its commands are in `tenant_tasks::commands`.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Tokens and tasks are many small strings. With glibc's allocator they take a tenth more time and
-/// memory.
+/// The service allocates many small strings. glibc's allocator needs 10 % more time and memory for
+/// them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

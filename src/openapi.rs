@@ -1,7 +1,7 @@
-//! The API's description in `/openapi.json`, and a page to try it in `/docs`.
+//! Serves the API's description as `/openapi.json`, and a page to try the API as `/docs`.
 //!
-//! Each handler describes itself in its attribute. This module assembles the description and adds what
-//! depends on the settings: how to sign in.
+//! Each handler's attribute describes its operation. This module assembles the description and adds
+//! how to sign in, which depends on the settings.
 
 use axum::{
     Router,
@@ -32,16 +32,16 @@ use crate::{
     tasks::{Title, handlers, request::FieldError},
 };
 
-/// The settings that the description and its page need.
+/// The settings that the description and the page need.
 #[derive(Clone, Debug)]
 pub struct Docs {
-    /// Where users sign in.
+    /// The authority where users sign in.
     pub authority: Authority,
     /// The API's client id.
     pub client_id: Uuid,
     /// The scope to request; `None` if none is required.
     pub scope: Option<String>,
-    /// The client id that the page signs in with. Without one, the user pastes a token.
+    /// The client id with which the page signs users in. Without one, users paste a token.
     pub spa_client_id: Option<Uuid>,
 }
 
@@ -69,7 +69,7 @@ struct Description;
 const ENTRA: &str = "entra";
 const BEARER: &str = "bearer";
 
-/// The description, for these settings.
+/// The description of the API with these settings.
 pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut document = Description::openapi();
     let components = document.components.get_or_insert_default();
@@ -120,7 +120,7 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
     document
 }
 
-/// Every method of every operation, each once.
+/// The methods of all operations, without duplicates.
 pub(crate) fn methods() -> Vec<Method> {
     let mut methods = Vec::new();
     for item in Description::openapi().paths.paths.values_mut() {
@@ -164,7 +164,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S>
             .use_pkce_with_authorization_code_grant(true);
         page = page.oauth(oauth);
     }
-    // The page loads nothing from other servers, and connects to the authority only to sign in.
+    // The page loads nothing from other servers. It contacts the authority only to sign users in.
     let policy = format!(
         "default-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self' {}; frame-ancestors 'none'",
         docs.authority.origin()
@@ -179,7 +179,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S>
 }
 
 impl Docs {
-    /// The scope to request, so that Entra issues a token for this API.
+    /// The scopes with which Entra issues a token for this API.
     fn scopes(&self) -> Vec<String> {
         let scope = self.scope.as_deref().unwrap_or(".default");
         vec![format!("api://{}/{scope}", self.client_id)]
@@ -193,7 +193,7 @@ fn request_id_header() -> openapi::Header {
         .build()
 }
 
-// The derive does not offer these bounds and patterns.
+// The derive macro does not support these bounds and patterns.
 
 impl PartialSchema for TaskId {
     fn schema() -> RefOr<Schema> {

@@ -1,4 +1,4 @@
-//! Every path, every layer and every limit of a request, on one page.
+//! Every path and every layer.
 //!
 //! The handler's signature says who may call a route.
 
@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-/// The time limit of a request, from its last header to its response. One second less than a
-/// shutdown waits for requests in flight, so that each of them is answered.
+/// The time limit of a request, from the end of its head to its response. One second less than a
+/// shutdown waits for requests in flight, so that each of them gets a response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// How long a browser may cache a preflight response. Chromium's maximum.
@@ -46,7 +46,7 @@ pub struct AppState {
     pub tasks: Tasks,
 }
 
-/// The API for single-page apps from `allowed_origins`, with its description if there are `docs`.
+/// The API, for single-page apps from `allowed_origins`. Without `docs`, it has no description.
 pub fn router(
     state: AppState,
     allowed_origins: &[HeaderValue],
@@ -70,11 +70,11 @@ pub fn router(
     layered(routes, allowed_origins, metrics)
 }
 
-/// The layers of every route. Separate from the routes, so that a benchmark can measure the cost of
-/// the layers alone.
+/// Adds the layers to routes. Public, so that a benchmark can measure the layers without the
+/// handlers.
 pub fn layered(routes: Router, allowed_origins: &[HeaderValue], metrics: RequestMetrics) -> Router {
     routes
-        // The first layer is the innermost one: a rejected preflight is logged too.
+        // The last layer is the outermost one, so that a rejected preflight is logged too.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(limit_time))
         .layer(cors(allowed_origins))

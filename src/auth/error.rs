@@ -18,7 +18,7 @@ use crate::ids::{KeyId, TenantId};
 /// Why a request has no principal, or why its principal lacks a privilege.
 #[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
 #[strum(serialize_all = "snake_case")]
-#[expect(missing_docs, reason = "the error texts say what they mean")]
+#[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum AuthError {
     /// No `Authorization` header, or one with another scheme.
     #[error("no bearer token")]
@@ -56,18 +56,18 @@ pub enum AuthError {
     KeysUnavailable { retry_after: Duration },
 }
 
-/// What is wrong with a token. The set is closed, so that the labels of log and metrics are bounded.
+/// What is wrong with a token. A closed set, so that metrics have a bounded number of label values.
 #[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
 #[strum(serialize_all = "snake_case")]
-#[expect(missing_docs, reason = "the error texts say what they mean")]
+#[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum InvalidToken {
     /// Longer than any token that Entra issues.
     #[error("it has {bytes} bytes, more than {max}")]
     TooLong { bytes: usize, max: usize },
-    /// Not a JWS in compact form (RFC 7515, section 3.1).
+    /// Not a JWS in compact serialization (RFC 7515, section 3.1).
     #[error("{0}")]
     Malformed(MalformedToken),
-    /// A member appears twice, or twice in different case (RFC 7515, section 4).
+    /// Two members have the same name, ignoring case (RFC 7515, section 4).
     #[error("its {segment} has the member {name} twice")]
     DuplicateMember {
         segment: &'static str,
@@ -122,9 +122,9 @@ pub enum InvalidToken {
     Signature(KeyId),
 }
 
-/// Why a text is not a JWS in compact form. Segments are `header`, `payload` and `signature`.
+/// Why a text is not a JWS in compact serialization. Segments: `header`, `payload`, `signature`.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[expect(missing_docs, reason = "the error texts say what they mean")]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum MalformedToken {
     #[error("it is not text")]
     NotText,
@@ -139,7 +139,7 @@ pub enum MalformedToken {
         segment: &'static str,
         character: char,
     },
-    #[error("its {0} is not base64url: it is cut off")]
+    #[error("its {0} is not base64url: it is cut off, or its last character is wrong")]
     CutOff(&'static str),
     #[error("its {segment} is not a JSON object: {problem}")]
     Json {
@@ -148,11 +148,11 @@ pub enum MalformedToken {
     },
 }
 
-/// A text from an unverified token, safe to print: escaped, and at most 200 characters long.
+/// A text from an unverified token, safe to print: cut after 200 characters, then escaped.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unverified(String);
 
-/// A moment since the Unix epoch. Prints in RFC 3339 form.
+/// A time since the Unix epoch. Prints in RFC 3339 form.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timestamp(pub Duration);
 
@@ -165,7 +165,7 @@ impl AuthError {
         }
     }
 
-    /// The audit message, if the token names a tenant, a user or a key that matters.
+    /// The message for the audit log; `None` if the failure does not belong there.
     pub fn audit_message(&self) -> Option<&'static str> {
         match self {
             Self::TenantNotAllowed(_) => Some("tenant rejected"),
@@ -184,10 +184,10 @@ impl AuthError {
 }
 
 impl Unverified {
-    /// The longest text that is printed whole, in characters.
+    /// The number of characters of a text to print.
     const MAX_CHARS: usize = 200;
 
-    /// A text without quotes.
+    /// Escapes a text. Adds no quotes.
     pub(super) fn text(text: &str) -> Self {
         let mut characters = text.chars();
         let mut escaped = String::new();
@@ -221,7 +221,7 @@ impl fmt::Display for Unverified {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+        /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can express.
         const LAST: Duration = Duration::from_secs(253_402_300_799);
         let time = SystemTime::UNIX_EPOCH + self.0.min(LAST);
         humantime::format_rfc3339_seconds(time).fmt(f)

@@ -81,7 +81,7 @@ where
     }
 }
 
-/// Makes a privilege an extractor: the verified caller, if `$check` accepts them.
+/// Implements the extractor of a privilege: verifies the caller, then calls `$check`.
 macro_rules! extractor {
     ($privilege:ident, $check:expr) => {
         impl<S> FromRequestParts<S> for $privilege

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::ids::{KeyId, TenantId};
 
-/// Every step of a verification except the key and its signature: what a tenant's own signing key
-/// could get accepted.
+/// Verifies a token without the allow-list, the key and the signature. It accepts what an attacker
+/// with a tenant's signing key could get accepted.
 pub fn accept_as_if_signed(
     unverified_jwt: &str,
     client_id: Uuid,
@@ -28,8 +28,8 @@ pub fn accept_as_if_signed(
     Principal::from_claims(&token.assume_signed(), required_scope)
 }
 
-/// Parses a keys document and merges it twice. Returns the number of cached and of rejected keys;
-/// `None` if no key is usable.
+/// Parses a keys document and merges it twice. Returns the number of cached keys and of rejected
+/// keys; `None` if no key is usable.
 pub fn merge_keys(document: &[u8], tenant: TenantId) -> Option<(usize, usize)> {
     let parse = || SigningKeys::parse(document, &Authority::public(), tenant).ok();
     let (first, second) = (parse()?, parse()?);

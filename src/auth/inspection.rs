@@ -14,7 +14,7 @@ use super::{
     verifier::Verifier,
 };
 
-/// The audiences of Microsoft Graph, whose tokens are sent to this API by mistake most often.
+/// The audiences of Microsoft Graph. Its tokens are often sent to this API by mistake.
 const MICROSOFT_GRAPH: [&str; 3] = [
     "00000003-0000-0000-c000-000000000000",
     "https://graph.microsoft.com",
@@ -69,10 +69,11 @@ impl Verifier {
                 |_| Some(format!("The app must request the scope {api}/{required}.")),
             ),
             AuthError::MissingRole { .. } => {
-                Some("An administrator of its tenant assigns roles.".to_owned())
+                Some("An administrator of the user's tenant assigns roles.".to_owned())
             }
             AuthError::KeysUnavailable { .. } => {
-                Some("All other checks passed. To find the cause: tenant-tasks check".to_owned())
+                let valid = "Its issuer, audience and times are valid.";
+                Some(format!("{valid} To find the cause: tenant-tasks check"))
             }
             AuthError::InvalidToken(InvalidToken::Audience { .. }) => {
                 let is_graph = audience.is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));

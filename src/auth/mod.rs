@@ -6,13 +6,13 @@
 //! 2. `token`: the shape of a JWT. From here on, names say that values are *unverified*.
 //! 3. The unverified `tid` must be a [`TenantId`](crate::ids::TenantId).
 //! 4. [`tenants`]: the tenant must be allowed. If not, Entra is not contacted.
-//! 5. `token::claims`: issuer, audience and times, so that garbage never causes a fetch.
-//! 6. `keys`: the tenant's signing key with the token's key id.
+//! 5. `token::claims`: issuer, audience and times. A token that fails here never causes a fetch.
+//! 6. `keys`: the tenant's signing key with the token's key id, if it is not revoked.
 //! 7. The signature, then the claims of step 5 again, now verified.
 //! 8. [`principal`]: a user and not an app, and the scope that this API requires.
 //!
-//! A verified token is cached (`token::cache`). Its next request checks only what may have changed
-//! since, and repeats all steps if any of that fails.
+//! A verified token is cached (`token::cache`). The next request with it checks only what may have
+//! changed. If one of these checks fails, all steps run again.
 //!
 //! `rate_limit` limits the requests of each tenant after verification.
 //!

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::ids::{Owner, Reach, TenantId, UserId};
 
-/// The claims that may hold the user's sign-in name, best first.
+/// The claims that may contain the user's sign-in name. The first one present is used.
 const EMAIL_CLAIMS: [&str; 4] = ["preferred_username", "upn", "unique_name", "email"];
 
 /// The verified caller. Only [`Verifier::verify`](super::Verifier::verify) creates one.
 ///
-/// Shared with the cache of verified tokens, so that a request with a cached token copies nothing.
+/// Shared with the cache of verified tokens: a request with a cached token does not copy it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Principal(Arc<Identity>);
 
@@ -30,9 +30,9 @@ struct Identity {
 }
 
 impl Principal {
-    /// Reads tenant, user and roles from claims whose signature was verified.
+    /// Reads the caller from claims whose signature was verified.
     ///
-    /// A token without any `scp` claim belongs to an app or is an ID token: both are rejected.
+    /// A token without an `scp` claim belongs to an app or is an ID token: both are rejected.
     pub(super) fn from_claims(
         claims: &SignedClaims,
         required_scope: Option<&str>,
@@ -122,18 +122,18 @@ impl Principal {
         self.0.permissions
     }
 
-    /// Rejects the caller unless their roles permit something.
+    /// Rejects the caller unless `permit` accepts the permissions of their roles.
     pub(super) fn require(&self, permit: fn(Permissions) -> bool) -> Result<(), AuthError> {
         if permit(self.0.permissions) {
             return Ok(());
         }
         Err(AuthError::MissingRole {
-            required: Role::that(permit),
+            required: Role::permitting(permit),
             held: self.0.roles.clone(),
         })
     }
 
-    /// The tasks that a permission covers.
+    /// The tasks that a permission covers. Call [`Self::require`] first: it rejects `Nothing`.
     pub(super) fn reach(&self, coverage: Coverage) -> Reach {
         match coverage {
             Coverage::Tenant => Reach::Tenant,

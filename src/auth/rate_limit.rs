@@ -6,7 +6,7 @@ use dashmap::DashMap;
 
 use crate::ids::TenantId;
 
-/// The number of tenants to track before those without recent requests are removed.
+/// At this number of tracked tenants, those without recent requests are removed.
 const MAX_TRACKED_TENANTS: usize = 10_000;
 
 /// The parameters of a rate limit.
@@ -20,9 +20,9 @@ pub(super) struct Limit {
     pub(super) spacing: Duration,
 }
 
-/// A rate limit: the generic cell rate algorithm (ITU-T I.371). It stores one moment, not a count.
+/// A rate limit: the generic cell rate algorithm (ITU-T I.371). It stores times, not a count.
 ///
-/// Moments are those of [`Clock::monotonic`](crate::clock::Clock::monotonic).
+/// Times are those of [`Clock::monotonic`](crate::clock::Clock::monotonic).
 #[derive(Clone, Debug)]
 pub(super) struct RateLimit {
     limit: Limit,

@@ -1,6 +1,6 @@
 //! The app roles of the API's registration, and what each of them permits.
 //!
-//! This is the only table of permissions. The extractors and the task routes read it.
+//! This is the only table of permissions. The extractors and `token inspect` read it.
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
@@ -32,7 +32,7 @@ pub enum Coverage {
 pub struct Permissions {
     /// Which tasks the user may see.
     pub see: Coverage,
-    /// Which tasks the user may change. A user who may change their own may also create some.
+    /// Which tasks the user may change. A user who may change their own tasks may create tasks.
     pub change: Coverage,
     /// Whether the user may delete any task of the tenant.
     pub delete: bool,
@@ -59,8 +59,8 @@ impl Role {
         names.join(", ")
     }
 
-    /// The roles that permit something.
-    pub(super) fn that(permit: fn(Permissions) -> bool) -> Vec<Self> {
+    /// The roles whose permissions `permit` accepts.
+    pub(super) fn permitting(permit: fn(Permissions) -> bool) -> Vec<Self> {
         let roles = Self::VARIANTS.iter().copied();
         roles.filter(|role| permit(role.permissions())).collect()
     }

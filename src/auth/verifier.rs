@@ -31,7 +31,7 @@ use crate::{
     ids::{Owner, TenantId},
 };
 
-/// How often to check which fetches are due. Well below the shortest back-off.
+/// How often to check which fetches are due: half of the shortest back-off.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Turns bearer tokens into principals.
@@ -85,11 +85,11 @@ impl Verifier {
         })
     }
 
-    /// Verifies a token and returns its user. Records in `log` what is known of the caller.
+    /// Verifies a token and returns its user. Records tenant and user in `log`.
     ///
     /// # Errors
     ///
-    /// The first step that fails, in the order of [`auth`](super).
+    /// The error of the first step that fails, in the order of [`auth`](super).
     pub async fn verify(
         &self,
         unverified_jwt: &str,
@@ -138,7 +138,7 @@ impl Verifier {
         Ok(principal)
     }
 
-    /// Counts a request of the tenant and rejects it above the tenant's rate limit.
+    /// Counts a request of the tenant. Rejects it if the tenant exceeds its rate limit.
     pub(super) fn check_rate_limit(&self, tenant: TenantId) -> Result<(), AuthError> {
         let Some(limits) = &self.rate_limits else {
             return Ok(());
@@ -150,32 +150,33 @@ impl Verifier {
         }
     }
 
-    /// The principal of a cached token, if everything that can change still holds.
+    /// The principal of a cached token, if its time, tenant and key are still accepted.
     fn cached(&self, digest: &TokenDigest) -> Option<Principal> {
         let token = self.verified.get(digest)?;
         let tenant = token.principal.tenant();
-        let is_valid = token.validity.includes(self.clock.since_epoch());
+        if !token.validity.includes(self.clock.since_epoch()) {
+            return None;
+        }
         let access = self.access_for(tenant).ok()?;
         access.check_key(&token.key_id).ok()?;
         let key = self.keys.cached(tenant, &token.key_id)?;
-        let is_same_key = Arc::ptr_eq(&key, &token.key);
-        (is_valid && is_same_key).then(|| token.principal.clone())
+        Arc::ptr_eq(&key, &token.key).then(|| token.principal.clone())
     }
 
-    /// The allow-list and the revoked keys in force.
+    /// The current allow-list and revoked keys.
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
     }
 
-    /// Replaces the allow-list and the revoked keys from the next request on, and starts the
-    /// fetches that are due. Needs a tokio runtime.
+    /// Replaces the allow-list and the revoked keys, and starts the fetches that are due. Needs a
+    /// tokio runtime.
     pub fn replace_access(&self, access: Access) {
         self.access.store(Arc::new(access));
         drop(self.start_due_fetches());
     }
 
-    /// Starts the fetches that are due. They run even if the returned future is dropped. It
-    /// completes when they have ended. Needs a tokio runtime.
+    /// Starts the fetches that are due. The returned future waits for them; they continue if it is
+    /// dropped. Needs a tokio runtime.
     pub fn start_due_fetches(&self) -> impl Future<Output = ()> + Send + use<> {
         let flights = self.keys.start_due_fetches(&self.access.load().tenants);
         async move {
@@ -195,7 +196,7 @@ impl Verifier {
         }
     }
 
-    /// Whether tokens can be verified now. In open mode always: the first token fetches the keys.
+    /// Fails if no token can be verified now. Never in open mode: the first token fetches its keys.
     pub fn readiness(&self) -> Result<(), NotReady> {
         if self.access.load().tenants.is_open() || self.keys.is_any_usable() {
             Ok(())
@@ -214,7 +215,7 @@ impl Verifier {
         self.keys.fetch_stats()
     }
 
-    /// The hits and misses of the token cache since the start, and its tokens now.
+    /// The hits and misses of the token cache since the start, and the current number of tokens.
     pub fn token_cache_stats(&self) -> (u64, u64, usize) {
         self.verified.stats()
     }

@@ -1,4 +1,4 @@
-//! `check`: finds what would keep the service from working, before it is started.
+//! `check`: finds problems with settings, signing keys and the database before the service starts.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::{
     tasks::store::postgres::{self, config::DatabaseConfig},
 };
 
-/// Prints every finding. Returns whether the service can work.
+/// Prints every result. Returns whether there are no problems.
 pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
     for name in unknown_names(directory).unwrap_or_default() {
         println!("note      .env sets {name}, which is not a setting of this service");

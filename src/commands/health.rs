@@ -1,4 +1,4 @@
-//! `health`: a container's health check, for an image without a shell or curl.
+//! `health`: the health check of a container whose image has neither a shell nor curl.
 
 use std::{net::IpAddr, path::Path, time::Duration};
 

@@ -18,7 +18,7 @@ use crate::{
     error::ApiError,
 };
 
-/// The largest input, in bytes. The verifier rejects a longer token without its rest.
+/// The maximum input, in bytes. The rest is ignored: the verifier rejects much shorter tokens.
 const MAX_INPUT: u64 = 1024 * 1024;
 
 /// Prints the result for the token on standard input. Returns whether it gives access to tasks.
@@ -36,6 +36,7 @@ pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
         Err(error) => {
             let reason = error.to_string();
             let (status, detail) = ApiError::from(error).status_and_detail();
+            let detail = detail.trim_end_matches('.');
             println!("This token is rejected with {status}: {detail}.");
             println!("Reason: {reason}.");
             if let Some(advice) = advice {
@@ -61,7 +62,7 @@ fn read_token() -> anyhow::Result<String> {
     let mut input = Vec::new();
     stdin.by_ref().take(MAX_INPUT).read_to_end(&mut input)?;
     let input = String::from_utf8(input).context("standard input is not text")?;
-    // The input may be a copied header.
+    // The input may be a whole `Authorization` header.
     let text = input.trim();
     let text = text.strip_prefix("Authorization:").unwrap_or(text);
     let text = text.trim_start();
@@ -75,7 +76,7 @@ fn read_token() -> anyhow::Result<String> {
     Ok(token.to_owned())
 }
 
-/// Prints what the user may do. Returns whether they may see tasks.
+/// Prints the user's permissions. Returns whether the user may see tasks.
 fn print_accepted(principal: &Principal) -> bool {
     let Permissions {
         see,

@@ -1,7 +1,7 @@
-//! The commands of the binary: `serve`, and what an operator needs beside it.
+//! The commands of the binary: `serve`, and commands for operators.
 //!
-//! Every command exits with 0 on success, 1 on failure with a message, and 2 for wrong arguments.
-//! Results go to standard output, everything else to standard error.
+//! Every command exits with 0 on success, 1 on failure, and 2 for wrong arguments. Results are
+//! printed to standard output, everything else to standard error.
 
 mod check;
 mod health;
@@ -70,7 +70,7 @@ enum TokenCommand {
     Inspect,
 }
 
-/// Runs the command of the command line.
+/// Runs the command that the arguments name.
 pub async fn run() -> ExitCode {
     // The folder with `.env`.
     let directory = Path::new(".");

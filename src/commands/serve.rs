@@ -1,4 +1,4 @@
-//! `serve`: reads the settings, connects the parts, serves, and shuts down.
+//! `serve`: reads the settings, starts the service, and shuts it down.
 
 use std::{future, path::Path, sync::Arc};
 
@@ -63,7 +63,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
             are_settings_current: reloader.is_current(),
         });
         let limits = Limits::new(METRICS_CONNECTIONS);
-        // Until the process ends, so that the shutdown can be observed too.
+        // Serves until the process ends, so that Prometheus can scrape during a shutdown.
         let serve = server::serve(listener, page, limits, Arc::default(), future::pending());
         tokio::spawn(serve);
     }

@@ -1,4 +1,4 @@
-//! `tenants`: the allow-list in `.env`.
+//! `tenants`: lists the allowed tenants, and changes the allow-list in `.env`.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -49,7 +49,7 @@ pub(super) fn remove(directory: &Path, tenants: &[TenantId]) -> anyhow::Result<(
         let mut outcomes = Vec::new();
         for tenant in tenants {
             if !listed.remove(tenant) {
-                // Reporting success would hide a typing error and leave the tenant allowed.
+                // Success would hide a typo: the intended tenant would stay allowed.
                 bail!("{tenant} is not on the list. Nothing was changed.");
             }
             outcomes.push(format!("{tenant}: removed"));
@@ -61,7 +61,7 @@ pub(super) fn remove(directory: &Path, tenants: &[TenantId]) -> anyhow::Result<(
     })
 }
 
-/// Changes the list in `.env`, after the service's own parser has accepted the whole new file.
+/// Changes the list in `.env`. Validates the whole new file first, with the service's parser.
 fn change(
     directory: &Path,
     change: impl FnOnce(&mut BTreeSet<TenantId>) -> anyhow::Result<Vec<String>>,
@@ -69,14 +69,14 @@ fn change(
     let environment = read_environment()?;
     if environment.contains_key(ALLOWED_TENANT_IDS) {
         bail!(
-            "{ALLOWED_TENANT_IDS} is set in the environment, which wins over .env. Change it there."
+            "{ALLOWED_TENANT_IDS} is set in the environment, which overrides .env. Change it there."
         );
     }
     let file = EnvFile::open(directory)?;
     let mut variables = file.variables()?;
     variables.extend(environment.clone());
     let Tenants::Listed(old) = Settings(&variables).tenants()? else {
-        bail!("ALLOW_ANY_TENANT=true allows any tenant, listed or not. Nothing was changed.");
+        bail!("ALLOW_ANY_TENANT=true allows every tenant, listed or not. Nothing was changed.");
     };
     let mut new = old.clone();
     let outcomes = change(&mut new)?;

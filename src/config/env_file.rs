@@ -1,7 +1,7 @@
-//! `.env`: reading it, and changing the allow-list in it.
+//! Reads `.env` and changes the allow-list in it.
 //!
-//! A change writes a new file with the owner and the permissions of the old one, and renames it over
-//! the old one, so that a service never reads a half-written file. Access control lists are not kept.
+//! A change writes a new file with the owner and permissions of the old one and renames it over the
+//! old one, so that a service never reads a half-written file. Access control lists are lost.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use super::settings::{
 };
 use crate::ids::TenantId;
 
-/// An open `.env`. Its folder is locked: other commands wait until this is dropped.
+/// An open `.env`. Its folder is locked until this is dropped, and other commands wait for it.
 #[derive(Debug)]
 pub struct EnvFile {
     path: PathBuf,
@@ -35,7 +35,7 @@ pub enum EnvFileError {
         "there is no .env in this folder: run this in the service's folder, or copy .env.example"
     )]
     Missing,
-    #[error(".env cannot be changed: {0}")]
+    #[error("cannot change .env: {0}")]
     Io(#[from] io::Error),
     #[error(
         ".env was changed by another program at the same time. Nothing was changed. Try again."
@@ -75,7 +75,7 @@ impl EnvFile {
         parse(&self.text)
     }
 
-    /// The same file with another allow-list, not written yet.
+    /// The text of the file with another allow-list. Does not write the file.
     pub fn with_tenants(&self, tenants: &BTreeSet<TenantId>) -> Result<String, EnvFileError> {
         edit(&self.text, tenants)
     }
@@ -88,29 +88,30 @@ impl EnvFile {
         file.write_all(text.as_bytes())?;
         let new = file.as_file().metadata()?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-            // Otherwise the service could not read a file that an administrator has changed.
+            // Without this, the service could not read the file after root changed it.
             fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
         }
-        // After the owner, so that no other group can read the file in between.
+        // After the owner, so that the wrong group can never read the file.
         file.as_file().set_permissions(old.permissions())?;
         file.as_file().sync_all()?;
         if fs::read_to_string(&self.path)? != self.text {
             return Err(EnvFileError::Changed);
         }
         file.persist(&self.path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()?;
+        // The file is replaced: a failure from here on must not be reported as "unchanged".
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
     }
 }
 
-/// Reads `.env` in `directory`, and the environment, which takes precedence.
+/// Reads `.env` in `directory` and the environment, which takes precedence.
 pub fn read_variables(directory: &Path) -> Result<Variables, ConfigError> {
     let mut variables = read_file(directory)?;
     variables.extend(read_environment()?);
     Ok(variables)
 }
 
-/// The names in `.env` that are not settings: typing errors, perhaps.
+/// The names in `.env` that are not settings. They may be typos.
 pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> {
     let names = read_file(directory)?.into_keys();
     Ok(names
@@ -146,9 +147,9 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The text with another list in the last assignment of the list, or in a new line.
+/// Replaces the list in its last assignment, or appends a line.
 ///
-/// The result is parsed again: only the list may differ.
+/// The result is parsed again, to ensure that only the list differs.
 fn edit(text: &str, tenants: &BTreeSet<TenantId>) -> Result<String, EnvFileError> {
     let lines = text.split_inclusive('\n').map(str::to_owned);
     let mut lines: Vec<_> = lines.collect();
@@ -183,8 +184,8 @@ fn is_assignment(line: &str) -> bool {
     rest.is_some_and(|rest| rest.trim_start().starts_with('='))
 }
 
-/// The line with another list. Entries that stay keep their order. `None` if the value is not a list
-/// of ids, bare or in one pair of quotes.
+/// Replaces the list in a line. Entries that stay keep their order. `None` if the value is not a
+/// list of ids, without quotes or in one pair of quotes.
 fn edit_line(line: &str, tenants: &BTreeSet<TenantId>) -> Option<String> {
     let (name, value) = line.split_once('=')?;
     let (value, line_end) = value.split_at(value.trim_end().len());

@@ -1,7 +1,7 @@
-//! The settings: from the environment and `.env` to a [`Config`], or one error with its name.
+//! Parses the environment and `.env` into a [`Config`], or into an error that names a setting.
 //!
 //! Nothing else reads the environment, except dotenvy for a `$NAME` in `.env`, and libraries for
-//! their own standard variables. No error repeats a value, which might be a secret in the wrong place.
+//! their standard variables. No error contains a value: it may be a secret in the wrong variable.
 
 pub mod env_file;
 pub mod reload;
@@ -38,11 +38,11 @@ pub struct Config {
     pub max_connections: usize,
     /// Where tasks are stored.
     pub store: StoreConfig,
-    /// The address of the page for Prometheus; `None` for none.
+    /// The address that serves metrics for Prometheus; `None` for none.
     pub metrics_addr: Option<SocketAddr>,
     /// The base URL of a collector for traces (OTLP over HTTP); `None` for none.
     pub otlp_endpoint: Option<Url>,
-    /// The API's description and its page; `None` hides both.
+    /// What `/openapi.json` and `/docs` need; `None` hides both.
     pub docs: Option<Docs>,
     /// Which log lines are written.
     pub log_filter: EnvFilter,
@@ -86,7 +86,7 @@ impl Config {
         })
     }
 
-    /// Everything that is wrong with the variables, for `check`. Empty if [`Config::parse`] succeeds.
+    /// All missing and invalid variables, for `check`. Empty if [`Config::parse`] succeeds.
     pub fn problems(variables: &Variables) -> Vec<ConfigError> {
         let settings = Settings(variables);
         [
@@ -115,8 +115,8 @@ impl Config {
     }
 }
 
-/// Host and port to listen on. Reads only HOST and PORT, so that a health check works even if other
-/// settings are invalid.
+/// The host and port to listen on. Parses only HOST and PORT, so that a health check works even if
+/// other settings are invalid.
 pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
     let variables =
         env_file::read_variables(directory).or_else(|_| settings::read_environment())?;

@@ -1,7 +1,7 @@
-//! Settings that change while the service runs: on SIGHUP, and when `.env` changes.
+//! Reloads settings while the service runs: on SIGHUP, and when `.env` changes.
 //!
-//! The allow-list and the revoked keys are replaced together, between two requests. If the new
-//! settings are invalid, the old ones stay in force, and the log says why.
+//! Only the allow-list and the revoked keys change, both at once and without a restart. If any new
+//! setting is invalid, the old settings stay in force, and the log says why.
 
 use std::{
     fs, io,
@@ -21,11 +21,11 @@ use tokio::{
 use super::{Config, env_file};
 use crate::auth::{Access, Tenants, Verifier};
 
-/// How often `.env` is read. A change is applied when two reads in a row return the same content, so
-/// that a file is not applied while it is being written.
+/// How often `.env` is read. A change is applied when two reads in a row return the same content,
+/// so that a half-written file is not applied.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Changes of the allow-list and of the revoked keys belong in the audit log.
+/// The log target of changes to the allow-list and the revoked keys.
 const AUDIT: &str = "tenant_tasks::audit";
 
 /// Watches `.env` for changes.
@@ -33,14 +33,14 @@ const AUDIT: &str = "tenant_tasks::audit";
 pub struct Reloader {
     directory: PathBuf,
     hangup: Signal,
-    /// The content of the file in force; `None` without a file.
+    /// The content of `.env` that was last loaded; `None` without a file.
     applied: Option<Vec<u8>>,
     is_current: Arc<AtomicBool>,
 }
 
 impl Reloader {
-    /// Reads `.env` in `directory`. Call this before the settings are first parsed, so that no
-    /// change is missed, and within a tokio runtime.
+    /// Reads `.env` in `directory`. Call this before the settings are first read, so that no change
+    /// is missed. Needs a tokio runtime.
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
         let applied = fs::read(directory.join(".env")).ok();
@@ -85,7 +85,7 @@ impl Reloader {
             Ok(config) => {
                 let old = verifier.access();
                 verifier.replace_access(config.access.clone());
-                // After the change, so that the log line is true when it is read.
+                // After the change: a reader of the log may rely on it.
                 log_changes(&old, &config.access);
             }
             Err(error) => {
@@ -107,6 +107,8 @@ fn log_changes(old: &Access, new: &Access) {
         for tenant in old.difference(new) {
             tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant removed");
         }
+    } else if new.tenants == old.tenants {
+        // Only the revoked keys have changed.
     } else if new.tenants.is_open() {
         tracing::info!(target: AUDIT, "settings reloaded: users of any tenant may sign in");
     } else {

@@ -1,4 +1,4 @@
-//! Each setting: its name, its default, and how its text is parsed.
+//! The name, the default and the parser of each setting.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -55,10 +55,10 @@ pub const VARIABLES: [&str; 21] = [
 /// The variable with the allow-list.
 pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
 
-/// Variables by name. An unset variable has no entry.
+/// The values of variables by name. An unset variable has no entry.
 pub type Variables = HashMap<String, String>;
 
-/// Why the service does not start: one sentence with the variable's name.
+/// Why the settings cannot be used: one sentence with the variable's name.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the error texts say what they mean")]
 pub enum ConfigError {
@@ -72,7 +72,7 @@ pub enum ConfigError {
         variable: &'static str,
         problem: String,
     },
-    #[error(".env cannot be read: {0}")]
+    #[error("cannot read .env: {0}")]
     File(#[source] io::Error),
     #[error(".env, line {0}: not of the form NAME=value")]
     Line(usize),
@@ -90,7 +90,7 @@ impl Settings<'_> {
         self.raw(variable).filter(|value| !value.is_empty())
     }
 
-    /// The parsed value; `None` if the variable is unset. `expected` completes the error.
+    /// The parsed value; `None` if the variable is unset. `expected` completes "VARIABLE must …".
     fn parse<T: FromStr>(
         &self,
         variable: &'static str,
@@ -173,7 +173,7 @@ impl Settings<'_> {
     /// Set but empty: any scope is accepted.
     pub(super) fn required_scope(&self) -> Result<Option<String>, ConfigError> {
         let scope = self.raw("REQUIRED_SCOPE").unwrap_or("access_as_user");
-        // A scope token (RFC 6749, section 3.3). It is sent in a header between quotes.
+        // A scope token (RFC 6749, section 3.3). A response header contains it between quotes.
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
         let scope = Some(scope).filter(|scope| scope.bytes().all(is_allowed));
         let scope = must(
@@ -268,7 +268,7 @@ impl Settings<'_> {
             .transpose()
     }
 
-    /// What `/openapi.json` and `/docs` need; `None` hides both.
+    /// See [`Config::docs`](super::Config::docs).
     pub(super) fn docs(&self) -> Result<Option<Docs>, ConfigError> {
         let docs = Docs {
             authority: self.authority()?,
@@ -319,7 +319,7 @@ fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { variable, problem }
 }
 
-/// The value, or the error "VARIABLE must `expected`".
+/// Returns the value, or the error "VARIABLE must `expected`".
 fn must<T>(variable: &'static str, value: Option<T>, expected: &str) -> Result<T, ConfigError> {
     value.ok_or_else(|| invalid(variable, format!("must {expected}")))
 }
@@ -329,7 +329,7 @@ fn entries(list: &str) -> impl Iterator<Item = &str> {
     entries.filter(|entry| !entry.is_empty())
 }
 
-/// Parses a list that is separated by commas. The error counts the entries from 1.
+/// Parses a comma-separated list. The error names the position of the invalid entry, from 1.
 fn parse_list<T, L: FromIterator<T>>(
     variable: &'static str,
     list: &str,
@@ -343,7 +343,7 @@ fn parse_list<T, L: FromIterator<T>>(
     entries.collect()
 }
 
-/// Parses a list of tenants that is separated by commas.
+/// Parses a comma-separated list of tenants.
 pub fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
     let expected = "list GUIDs separated by commas";
     parse_list(
@@ -354,7 +354,7 @@ pub fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
     )
 }
 
-/// Origins are compared as text, in exactly the form that browsers send.
+/// Accepts only the form that browsers send, because origins are compared as text.
 fn parse_origin(entry: &str) -> Option<HeaderValue> {
     let origin = Url::parse(entry).ok()?.origin().ascii_serialization();
     HeaderValue::try_from(entry)

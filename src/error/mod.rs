@@ -1,7 +1,7 @@
 //! Every failure, and what the client sees of it.
 //!
-//! Only this module assigns a status or a challenge to a failure. No match has a `_` arm, so a new
-//! reason must choose its response here.
+//! Only this module assigns a status or a challenge to a failure. The matches that choose one have
+//! no `_` arm, so a new reason does not compile until it has a response.
 
 pub(crate) mod responses;
 
@@ -31,7 +31,7 @@ use crate::{
 /// `Retry-After` when the store is unavailable.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// `Retry-After` above the rate limit, which counts requests per second.
+/// `Retry-After` when a tenant exceeds its rate limit, which counts requests per second.
 const RATE_LIMIT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// `Retry-After` for a probe of `/ready`.
@@ -89,7 +89,7 @@ struct Challenge {
 pub(crate) struct ErrorContext {
     /// The reason as one word of a closed set.
     pub(crate) reason: &'static str,
-    /// The audit message, if the decision belongs in the audit log.
+    /// The message for the audit log; `None` if the failure does not belong there.
     pub(crate) audit: Option<&'static str>,
     /// The error with its evidence, if the reason alone does not explain it.
     pub(crate) cause: Option<String>,
@@ -298,7 +298,7 @@ impl ErrorResponse {
 }
 
 impl Challenge {
-    /// Always a valid header: every part is a fixed text or a setting that is a scope token.
+    /// Always `Some`: every part is a fixed text, or the required scope, which is a scope token.
     fn to_header(&self) -> Option<HeaderValue> {
         let Some((code, description)) = self.error else {
             return Some(HeaderValue::from_static("Bearer"));
@@ -327,7 +327,7 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(wait) = retry_after {
-            // Rounded up, so that a client that waits this long is not too early.
+            // Rounded up, so that a client that waits this long does not retry too early.
             let seconds = (wait + Duration::from_millis(999)).as_secs().max(1);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

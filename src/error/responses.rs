@@ -1,4 +1,4 @@
-//! The error responses in the API's description, for the attributes of the handlers.
+//! The error responses in `/openapi.json`. The attributes of the handlers name them.
 
 use utoipa::IntoResponses;
 

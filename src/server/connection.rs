@@ -24,18 +24,18 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::limits::{ConnectionPermit, Limits};
 
-/// How long clients may still send a request on an open connection after the shutdown starts. If it
-/// were closed at once, a request on its way would fail. Its response asks the client to reconnect.
+/// How long clients may still send a request on an open connection after a shutdown starts: closing
+/// it at once would fail a request on its way. The response announces that the connection closes.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// How long requests in flight may take after that.
+/// How long requests in flight may take after [`DRAIN_GRACE`].
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an idle connection may take to close: to send a head that has begun to arrive, or to read
-/// the last bytes of a response.
+/// How long closing an idle connection may take. In this time, the client can complete a request
+/// head that has begun to arrive, or read the last bytes of a response.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves requests until the client disconnects, exceeds a limit, or has to close.
+/// Serves requests until the client disconnects or exceeds a limit, or the connection must close.
 pub(super) async fn serve(
     permit: ConnectionPermit,
     stream: TcpStream,
@@ -43,7 +43,7 @@ pub(super) async fn serve(
     http: http1::Builder,
     service: TowerToHyperService<Router>,
 ) {
-    // Responses are small and written at once. Nagle's algorithm would only delay them.
+    // Most responses are one small write, which Nagle's algorithm would only delay.
     let _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(limits.write));
@@ -58,7 +58,7 @@ pub(super) async fn serve(
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            // The body owns the guard: the request ends with it.
+            // The body owns the guard: the request is in flight until the body is dropped.
             Ok::<_, Infallible>(response.map(|body| {
                 body.map_err(move |error| {
                     let _guard = &in_flight;
@@ -74,14 +74,15 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             biased;
-            // First, so that a response after the start of a shutdown closes the connection.
+            // First, so that an evicted connection does not start another request.
             () = state.signal.notified(), if grace.is_none() => {
                 if !state.is_evicted() {
                     grace.set(Some(sleep(DRAIN_GRACE)));
-                } else if state.has_request() && state.is_idle() {
+                } else if state.has_request() && (state.is_idle() || state.waiting() < limits.busy) {
+                    // A request may have started since the eviction: it is answered.
                     break;
                 } else {
-                    // A slow client would be slow to finish, too.
+                    // Not gracefully: a slow client would be slow to finish, too.
                     return;
                 }
             }

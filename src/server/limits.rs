@@ -1,4 +1,4 @@
-//! The limits on connections, and which connection is closed at the connection limit.
+//! The limits on connections, and which connection is evicted at the connection limit.
 
 use std::{
     cmp::Reverse,
@@ -18,20 +18,20 @@ use tokio::{
 /// The default maximum number of connections.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
-/// The minimum age of a connection that is evicted before its first request.
+/// The minimum age at which a connection without a request can be evicted.
 const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(50);
 
-/// What a client may use.
+/// The limits on client connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The maximum number of connections.
     pub max_connections: usize,
     /// How long a new connection may take to send the head of its first request.
     pub first_head: Duration,
-    /// How long a client may read nothing of a response.
+    /// How long a client may read nothing while a response is written.
     pub write: Duration,
-    /// How long a connection may have requests in flight without a pause before it is evicted at the
-    /// connection limit. A client may read its responses one byte at a time.
+    /// How long a connection may be continuously busy before it can be evicted at the connection
+    /// limit. Applies to clients that read one byte at a time, which `write` does not limit.
     pub busy: Duration,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct ConnectionState {
     changed_at: AtomicU64,
     has_completed_request: AtomicBool,
     is_evicted: AtomicBool,
-    /// The connection is evicted, or has to finish.
+    /// Notified when the connection is evicted or drained.
     pub(super) signal: Notify,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct ConnectionState {
 pub(super) struct InFlight(Arc<ConnectionState>);
 
 impl Limits {
-    /// The usual limits, with this maximum number of connections.
+    /// The default limits, with this maximum number of connections.
     pub fn new(max_connections: usize) -> Self {
         Self {
             max_connections,
@@ -113,8 +113,8 @@ impl Connections {
         }
     }
 
-    /// Asks one connection to close: one without a request first, then an idle one, then one that is
-    /// busy for too long. Within the same class, the one that has waited longest.
+    /// Asks one connection to close: first one without a request, then an idle one, then one that
+    /// has been busy for too long. Within a class, the one that has been in this state longest.
     pub(super) fn evict_one(&self, limits: &Limits) {
         let open = self.lock();
         let candidates = open.values().filter_map(|state| {
@@ -166,7 +166,7 @@ impl ConnectionState {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the head of any request was read.
+    /// Whether the connection has received the head of a request.
     pub(super) fn has_request(&self) -> bool {
         self.has_completed_request.load(Ordering::Relaxed) || !self.is_idle()
     }
@@ -184,13 +184,18 @@ impl ConnectionState {
         self.changed_at.store(millis, Ordering::Relaxed);
     }
 
-    /// The smallest rank is evicted first. `None` if the connection must stay.
+    /// How long the connection has been busy or idle.
+    pub(super) fn waiting(&self) -> Duration {
+        let changed_at = Duration::from_millis(self.changed_at.load(Ordering::Relaxed));
+        self.opened_at.elapsed().saturating_sub(changed_at)
+    }
+
+    /// The smallest rank is evicted first. `None` if the connection cannot be evicted now.
     fn eviction_rank(&self, limits: &Limits) -> Option<(u8, Reverse<Duration>)> {
         if self.is_evicted() {
             return None;
         }
-        let changed_at = Duration::from_millis(self.changed_at.load(Ordering::Relaxed));
-        let waiting = self.opened_at.elapsed().saturating_sub(changed_at);
+        let waiting = self.waiting();
         let (class, min) = if !self.has_request() {
             (0, MIN_AGE_TO_EVICT)
         } else if self.is_idle() {

@@ -1,9 +1,9 @@
 //! Connections: accepting, limiting and closing them. `axum::serve` has none of these limits.
 //!
-//! A client that sends nothing or half a request is disconnected after seconds, and a client that
-//! reads nothing of its response after 30 seconds. At the connection limit, idle connections are
-//! closed to admit new ones, as are connections that have been busy for more than 30 seconds. During
-//! a shutdown, clients have one second to send another request, and requests in flight have ten
+//! A client has 10 seconds to send the head of its first request. A client that reads nothing of a
+//! response for 30 seconds is disconnected. At the connection limit, idle connections are closed to
+//! admit new ones, as are connections that have been busy for more than 30 seconds. During a
+//! shutdown, clients have one second to send another request, and requests in flight have ten
 //! seconds to finish.
 
 mod connection;
@@ -28,17 +28,17 @@ pub use self::limits::{Connections, DEFAULT_MAX_CONNECTIONS, Limits};
 /// after which common proxies close an idle connection.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The largest head of a request, in bytes: a token of 16 KiB and as much again. A larger head is
-/// answered with 431.
+/// The largest head of a request, in bytes: a token of 16 KiB, and 16 KiB for everything else. The
+/// response to a larger head is 431.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// The file descriptors beside client connections: listeners, key fetches, `.env`.
+/// The file descriptors reserved for other uses: listeners, key fetches, the database, `.env`.
 const OTHER_FILES: usize = 64;
 
-/// How long to wait for a connection to close, before another one is evicted.
+/// How long to wait for an evicted connection to close before another one is evicted.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long to wait if no connection can be accepted, because file descriptors are used up.
+/// How long to wait after a failed `accept`, usually because file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and serves them.
@@ -81,13 +81,13 @@ pub async fn serve(
 }
 
 impl Server {
-    /// A connection and its permit. While there is no permit, new connections wait in the system's
-    /// queue.
+    /// Accepts a connection and waits for its permit. Meanwhile, further connections wait in the
+    /// listen backlog.
     async fn accept(&self, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {
         let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
-                // The client closed the connection while it waited.
+                // The client closed the connection while it was in the backlog.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Most likely file descriptors are used up: closing connections helps.
@@ -123,7 +123,7 @@ impl Server {
     /// Finishes the requests in flight, and those that clients send within [`DRAIN_GRACE`].
     async fn drain(self, listener: TcpListener) {
         tracing::info!("shutting down: draining connections");
-        // Without a connection, only the system's queue is served.
+        // Without open connections, only the listen backlog is served.
         let has_connections = self.connections.open() > 0;
         self.connections.drain();
         if has_connections {
@@ -137,7 +137,7 @@ impl Server {
             .await
             .is_err()
         {
-            tracing::warn!("shutdown: some connections were still open after {DRAIN_TIMEOUT:?}");
+            tracing::warn!("shutdown: some connections were still open after {limit:?}");
         }
     }
 
@@ -151,12 +151,17 @@ impl Server {
         }
     }
 
-    /// Serves the connections in the system's queue, which would be reset with the listener.
+    /// Serves the connections in the listen backlog, which closing the listener would reset.
     fn accept_backlog(&self, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else {
             return;
         };
-        while let Ok((stream, _)) = listener.accept() {
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(_) => break,
+            };
             let stream = stream.set_nonblocking(true).map(|()| stream);
             if let Ok(stream) = stream.and_then(TcpStream::from_std) {
                 self.spawn_if_permitted(stream);
@@ -183,8 +188,8 @@ pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The number of connections that the limit on open files allows, `wanted` at most. Raises the
-/// process's limit as far as the system permits.
+/// The number of connections that the limit on open files allows, at most `wanted`. If needed,
+/// raises the process's limit as far as the system permits.
 pub fn connections_for_open_files(wanted: usize) -> usize {
     let files = u64::try_from(wanted.saturating_add(OTHER_FILES)).unwrap_or(u64::MAX);
     let Ok(files) = rlimit::increase_nofile_limit(files) else {

@@ -82,7 +82,7 @@ pub(crate) async fn create(
     request_body = TaskUpdate,
     responses(
         (status = 200, description = "The task after the change", body = TaskFields),
-        (status = 404, description = "There is no such task that the caller may change", body = ErrorBody),
+        (status = 404, description = "The task does not exist, or the caller may not change it", body = ErrorBody),
         Invalid,
         Body,
         Auth,

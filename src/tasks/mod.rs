@@ -1,6 +1,6 @@
-//! Tasks: the domain types. Nothing here knows about tokens or HTTP.
+//! Tasks: the domain types. They do not depend on tokens or on axum.
 //!
-//! Only [`Title::parse`] creates a [`Title`], so the store holds valid titles only.
+//! Only [`Title::parse`] creates a [`Title`] from input, so the store holds only valid titles.
 
 pub mod handlers;
 pub mod request;
@@ -22,7 +22,7 @@ pub struct Task {
     pub id: TaskId,
     /// The owner and their tenant.
     pub owner: Owner,
-    /// The owner's name when the task was created. The owner's tasks share it.
+    /// The owner's name when the task was created. In memory, the owner's tasks share the text.
     pub owner_name: Arc<str>,
     /// The title.
     pub title: Title,
@@ -39,7 +39,7 @@ pub struct NewTask {
     pub owner_name: String,
 }
 
-/// The members of a task to change. A member that is left out stays the same.
+/// The changes to a task. A member that is left out stays the same.
 #[derive(Clone, Debug, Default, ToSchema)]
 pub struct TaskUpdate {
     /// A new title.
@@ -50,7 +50,7 @@ pub struct TaskUpdate {
     pub completed: Option<bool>,
 }
 
-/// 1 to 500 characters, not blank, without control characters, stored exactly as sent.
+/// A title: 1 to 500 characters, not blank, no control characters, stored exactly as sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Title(Box<str>);
 
@@ -68,7 +68,7 @@ pub enum TitleError {
     Blank,
 }
 
-/// A part of a list.
+/// Which part of a list to return.
 #[derive(Clone, Copy, Debug, Default, Eq, IntoParams, PartialEq)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
@@ -80,7 +80,7 @@ pub struct Page {
     pub after: Option<TaskId>,
 }
 
-/// A part of a list of tasks.
+/// One page of a list of tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// The tasks, oldest first. They are shared with the store, not copied.
@@ -89,11 +89,11 @@ pub struct Listing {
     pub more: bool,
 }
 
-/// Why the store did not do an operation. A failed operation has changed nothing, except that an
-/// unavailable store may have done the whole operation.
+/// Why a store operation failed. A failed operation has changed nothing. Exception: after
+/// `Unavailable`, the whole operation may have been applied.
 #[derive(Debug, Error, IntoStaticStr)]
 pub enum StoreError {
-    /// The store cannot be reached now.
+    /// The store cannot be reached, or failed.
     #[error("the task store is unavailable: {0}")]
     #[strum(serialize = "store_unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -115,7 +115,7 @@ impl Title {
     /// The longest title, in Unicode scalar values.
     pub const MAX_CHARS: usize = 500;
 
-    /// Parses a title and keeps it exactly as it is.
+    /// Parses a title without changing it.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! What clients send: the id in the path, the page in the query, and the two bodies.
 //!
-//! Each is parsed into a domain type. Otherwise the error has one [`FieldError`] for every invalid
-//! member, in FastAPI's form.
+//! Each is parsed into a domain type. Invalid input produces one [`FieldError`] for each invalid
+//! member, in FastAPI's format.
 
 use axum::{
     Json,
@@ -53,11 +53,11 @@ pub enum RequestError {
 /// What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The place: `body`, `path` or `query`, then the member's name.
+    /// The location: `body`, `path` or `query`, then the member's name.
     pub loc: Vec<&'static str>,
     /// What is wrong.
     pub msg: String,
-    /// The kind of error as a fixed word. Pydantic's word where it has one.
+    /// The kind of error as a fixed identifier: Pydantic's, if it has one.
     #[serde(rename = "type")]
     pub kind: &'static str,
 }

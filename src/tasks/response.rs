@@ -1,8 +1,8 @@
 //! What clients get: one task, or a list of any length.
 //!
 //! A list is read from the store and written in chunks, at the pace of the client. The response
-//! needs the memory of one chunk, and no lock is held between two chunks. A task that is created in
-//! the meantime may appear in the list.
+//! keeps at most one read and one chunk in memory, and holds no lock between chunks. A task that is
+//! created while the list is sent may appear in it.
 
 use std::{sync::Arc, time::Duration, vec};
 
@@ -23,14 +23,14 @@ use crate::ids::{Reach, TaskId, TenantId, UserId};
 /// The number of tasks that a list without a limit reads at a time.
 const READ_AT_ONCE: usize = 256;
 
-/// The size from which a chunk is sent, in bytes: usually one chunk per read. Titles can be long, and
-/// a slow client keeps a chunk in memory.
+/// A chunk ends with the task that reaches this size, in bytes. Most reads fit into one chunk, but
+/// titles can be long, and a slow client keeps its chunk in memory.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The time limit for a list. The caller's access is checked at its start only.
+/// The time limit for sending a list: the caller's access is checked only at its start.
 const LIST_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// The usual size of a task as JSON, in bytes, for the first allocation.
+/// The typical size of a task as JSON, in bytes, for the initial capacity of a chunk.
 const USUAL_BYTES: usize = 224;
 
 /// A task as clients see it.
@@ -57,7 +57,7 @@ pub(crate) struct TaskFields<'a> {
 
 /// The response to `GET /api/tasks`: it sends the rest of the list while the client reads.
 ///
-/// If the store fails after the first chunk, the response breaks off, so that no client mistakes a
+/// If the store fails after the first chunk, the response is aborted, so that no client mistakes a
 /// part of the list for the whole.
 pub struct TaskList {
     first_chunk: Bytes,
@@ -70,11 +70,11 @@ struct ListWriter {
     tasks: Tasks,
     tenant: TenantId,
     reach: Reach,
-    /// Tasks that were read and not written yet.
+    /// Tasks that have been read but not written.
     read: vec::IntoIter<Arc<Task>>,
     /// Whether the store has more tasks after these.
     more: bool,
-    /// The last task that was written.
+    /// The last task that was written. At first, the request's `after`.
     after: Option<TaskId>,
     started_at: Instant,
     is_started: bool,
@@ -158,7 +158,7 @@ impl ListWriter {
         if self.started_at.elapsed() > LIST_TIMEOUT {
             return Err(format!("the client did not read a list within {LIST_TIMEOUT:?}").into());
         }
-        // Other requests run between two chunks.
+        // Lets other requests run between chunks.
         yield_now().await;
         if self.read.len() == 0 {
             let page = Page {
@@ -180,9 +180,9 @@ impl ListWriter {
             json.push(if self.is_started { b',' } else { b'[' });
             self.is_started = true;
             let mut fields = TaskFields::from(&*task);
-            // A list of all users' tasks names their owners.
+            // Only a list of all users' tasks contains the owners.
             fields.owner_id = (self.reach == Reach::Tenant).then_some(task.owner.user);
-            serde_json::to_writer(&mut json, &fields).expect("memory accepts every write");
+            serde_json::to_writer(&mut json, &fields).expect("a write to memory does not fail");
             self.after = Some(task.id);
         }
         if self.read.len() == 0 && !self.more {

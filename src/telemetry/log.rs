@@ -13,7 +13,7 @@ use tracing_subscriber::{
 
 use super::otlp::Exporter;
 
-/// The number of log lines in the buffer: about 8 MB of request lines.
+/// The maximum number of buffered log lines: about 8 MB of request lines.
 const MAX_BUFFERED_LINES: usize = 16 * 1024;
 
 /// The format of log lines.
@@ -25,7 +25,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log output. Dropping it writes the buffered lines, and waits about a second at most.
+/// The log output. Dropping it writes the buffered lines and waits for at most about a second.
 #[derive(Debug)]
 pub struct Log {
     /// Counts the lines that were dropped.
@@ -49,7 +49,7 @@ impl Log {
             .finish(io::stderr());
         let dropped = writer.error_counter();
         match exporter {
-            // A filter for the whole subscriber is cheaper than one for a layer.
+            // A filter for the whole subscriber is cheaper than a filter for one layer.
             None => tracing_subscriber::registry()
                 .with(filter)
                 .with(output(format, writer))

@@ -1,7 +1,7 @@
-//! The page for Prometheus: `/metrics` on an address of its own, never on the public port.
+//! The page for Prometheus: `/metrics` on a separate address, never on the public port.
 //!
-//! Requests and the store count for themselves. Everything else is read when Prometheus asks. Every
-//! label has a closed set of values, or is a tenant that the operator has listed.
+//! Requests, store operations and key fetches are counted as they happen. All other values are read
+//! during a scrape. A label has a fixed set of values, or is a tenant that the operator has listed.
 
 use std::{
     fmt,
@@ -36,9 +36,9 @@ pub struct MetricsSources {
     pub verifier: Arc<Verifier>,
     /// The store and its database connections.
     pub tasks: Tasks,
-    /// The connections of clients.
+    /// The client connections.
     pub connections: Arc<Connections>,
-    /// The maximum number of connections of clients.
+    /// The maximum number of client connections.
     pub max_connections: usize,
     /// The counter of dropped log lines; `None` without a log.
     pub dropped_log_lines: Option<ErrorCounter>,
@@ -52,7 +52,7 @@ pub fn router(sources: MetricsSources) -> Router {
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "Version of the service", build);
     let help = "Time from the head of a request to the head of its response, in seconds; \
-                status 499: the client closed the connection before";
+                status 499: the connection closed before the response";
     let seconds = sources.requests.seconds.clone();
     registry.register("http_request_duration_seconds", help, seconds);
     let help = "Rejected and failed requests by reason";
@@ -66,7 +66,7 @@ pub fn router(sources: MetricsSources) -> Router {
     let help = "Key lookups that missed the cache without triggering a fetch: rate limit, back-off \
                 or too many fetches";
     registry.register("key_fetches_suppressed", help, fetches.suppressed.clone());
-    let help = "Published keys that were rejected: another key is cached under the same id";
+    let help = "Published keys that were rejected: another key with the same id is cached";
     registry.register("key_conflicts", help, fetches.conflicts.clone());
     registry.register_collector(Box::new(sources));
     let registry = Arc::new(registry);
@@ -100,31 +100,22 @@ impl Collector for MetricsSources {
             i64::from(is_current),
         )?;
         let open = number(self.connections.open());
-        gauge(
-            &mut encoder,
-            "connections",
-            "Open connections of clients",
-            open,
-        )?;
+        gauge(&mut encoder, "connections", "Open client connections", open)?;
         let max = number(self.max_connections);
         gauge(
             &mut encoder,
             "connections_max",
-            "Maximum number of them",
+            "Maximum number of client connections",
             max,
         )?;
         let (name, accepted) = ("connections_accepted", self.connections.accepted());
-        counter(
-            &mut encoder,
-            name,
-            "Accepted connections of clients",
-            accepted,
-        )?;
+        counter(&mut encoder, name, "Accepted client connections", accepted)?;
         if let Some((open, max)) = self.tasks.database_connections() {
             let help = "Open connections to the database";
             gauge(&mut encoder, "database_connections", help, number(open))?;
             let name = "database_connections_max";
-            gauge(&mut encoder, name, "Maximum number of them", number(max))?;
+            let help = "Maximum number of connections to the database";
+            gauge(&mut encoder, name, help, number(max))?;
         }
         let dropped = self.dropped_log_lines.as_ref();
         let dropped = dropped.map_or(0, ErrorCounter::dropped_lines);
@@ -146,7 +137,7 @@ impl MetricsSources {
             usable.encode(family.encode_family(&labels)?)?;
         }
         let name = "signing_keys_age_seconds";
-        let help = "Time since any signing key was last published; after 86400 none is trusted";
+        let help = "Time since any signing key was last published; after 86400 no key is trusted";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for status in &tenants {
             let labels = TenantLabel::new(Some(status.tenant));

@@ -1,7 +1,7 @@
 //! Traces in OpenTelemetry's protocol over HTTP (OTLP). The exporter needs the feature `otlp`.
 //!
 //! Each request is a span, in the trace that its `traceparent` names or in a new one. Each store
-//! operation is a span within it. The exporter also reads the standard variables for headers,
+//! operation is a child span of it. The exporter also reads the standard variables for headers,
 //! certificates and limits: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>.
 
 use axum::http::{HeaderMap, HeaderName};
@@ -122,7 +122,7 @@ mod enabled {
             .filter_map(|(name, value)| Some((name, value?.clone())))
             .collect();
         let context = TraceContextPropagator::new().extract(&HeaderExtractor(&headers));
-        // Fails without an exporter; then there is no trace to continue.
+        // Fails without an exporter. There is no trace to continue then.
         let _ = span.set_parent(context);
     }
 
@@ -142,7 +142,7 @@ mod disabled {
     use tracing_subscriber::{Layer, layer::Identity};
     use url::Url;
 
-    /// There are no values of this type: this binary cannot export traces.
+    /// A type without values: this binary cannot export traces.
     #[derive(Debug)]
     pub enum Exporter {}
 

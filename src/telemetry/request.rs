@@ -1,7 +1,7 @@
 //! The outermost layer: a request id, one log line and the metrics of each request.
 //!
-//! A log line names the route and not the path or the query, which may contain a token. Every metric
-//! label has a closed set of values, so that the number of time series is bounded.
+//! A log line contains the route, but not the path or query, which may contain a token. Every
+//! metric label has a fixed set of values, so that the number of time series is bounded.
 
 use std::{thread, time::Duration};
 
@@ -25,8 +25,8 @@ use crate::{auth::RequestLog, error::ErrorContext};
 /// The response header with the id of the request's log line.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The logged status of a request whose client or connection went away before the response. nginx
-/// uses the same number; it is never sent.
+/// The logged status of a request whose connection closed before the response. It is never sent.
+/// nginx uses the same number.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The logged status of a request whose handler panicked. The connection is closed.
@@ -37,7 +37,7 @@ const BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-/// The metrics of all requests. A clone shares the numbers.
+/// The metrics of all requests. A clone shares the values.
 #[derive(Clone, Debug)]
 pub struct RequestMetrics {
     /// The time from the request's head to the response's head, in seconds.
@@ -79,7 +79,7 @@ impl Default for RequestMetrics {
     }
 }
 
-/// Logs and counts a request. Every request with a readable head passes this layer.
+/// Logs and counts a request. Every request whose head can be parsed passes this layer.
 pub(crate) async fn observe(
     State(metrics): State<RequestMetrics>,
     mut request: Request,
@@ -88,7 +88,7 @@ pub(crate) async fn observe(
     let id = Uuid::new_v4();
     let record = RequestRecord::new(&request, metrics, id);
     request.extensions_mut().insert(record.caller.clone());
-    // Costs nothing unless it is exported, or the filter enables debug lines.
+    // Costs nothing unless spans are exported or the log filter enables debug lines.
     let span = tracing::debug_span!(
         "request",
         request_id = %id,
@@ -155,7 +155,7 @@ impl RequestRecord {
         self.log(status, error, duration);
     }
 
-    /// Writes the request's log line. It has no parent span: the line contains everything.
+    /// Writes the request's log line, without a parent span, which would repeat the line's fields.
     fn log(&self, status: u16, error: Option<&ErrorContext>, duration: Duration) {
         let owner = self.caller.owner();
         // A verified caller's tenant is logged as `tenant`.

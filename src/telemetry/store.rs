@@ -14,7 +14,7 @@ const BUCKETS: [f64; 11] = [
     0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5,
 ];
 
-/// The duration of each operation, in seconds. A clone shares the numbers.
+/// The durations of operations, in seconds. A clone shares the values.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
     pub(super) seconds: Family<Labels, Histogram>,

@@ -1,4 +1,4 @@
-//! Which fetches may start: tenants without a verified token share a small budget.
+//! Limits on the fetches of all tenants. Tenants without a verified token share a small budget.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,10 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::rate_limit::{Limit, RateLimit};
 
-/// The number of concurrent refreshes in the background.
+/// The maximum number of concurrent background refreshes.
 const MAX_REFRESHES: usize = 16;
 
-/// The number of concurrent fetches for unproven tenants, and how often one may start.
+/// The maximum number of concurrent fetches for unproven tenants, and how often one may start.
 const MAX_UNPROVEN_FETCHES: usize = 16;
 const UNPROVEN_FETCHES: Limit = Limit {
     burst: 50,
@@ -29,15 +29,15 @@ pub(super) struct FetchBudgets {
 
 /// The budget that pays for a caller's fetch.
 pub(super) enum Budget<'a> {
-    /// A proven tenant: no limit beside the tenant's own schedule.
+    /// A proven tenant: only the tenant's schedule limits its fetches.
     Unlimited,
-    /// An unproven tenant: the shared budget pays when the fetch starts.
+    /// An unproven tenant: takes a permit from the shared budget when the fetch starts.
     Shared(&'a FetchBudgets, Duration),
-    /// An unproven tenant whose fetch is paid for already.
+    /// An unproven tenant that already has a permit from the shared budget.
     Reserved(FetchPermit),
 }
 
-/// The permit of a fetch. It ends with the fetch.
+/// The permit of a fetch, released when the fetch ends.
 #[expect(
     dead_code,
     reason = "semaphore permits are held during the fetch and never read"
@@ -47,7 +47,7 @@ pub(super) enum FetchPermit {
     Proven,
     /// A caller of an unproven tenant.
     Unproven(OwnedSemaphorePermit),
-    /// A refresh in the background.
+    /// A background refresh.
     Refresh(OwnedSemaphorePermit),
 }
 

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest keys document, in bytes. Entra's have at most 22 KB.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// The number of concurrent fetches. Others wait, up to [`TIMEOUT`].
+/// The maximum number of concurrent fetches. Others wait, up to [`TIMEOUT`].
 const MAX_FETCHES: usize = 64;
 
 /// An HTTP client for keys documents.
@@ -53,7 +53,7 @@ pub enum FetchError {
 #[error("cannot set up TLS for fetching signing keys: {0:#}")]
 pub struct TlsUnavailable(anyhow::Error);
 
-/// Fetches the keys of every listed tenant once. Returns the number of usable keys of each.
+/// Fetches the keys of every listed tenant once. Returns each tenant's number of usable keys.
 pub async fn fetch_keys(
     authority: &Authority,
     tenants: &Tenants,
@@ -67,7 +67,7 @@ pub async fn fetch_keys(
 }
 
 impl FetchError {
-    /// Whether Entra answers like this for a tenant that does not exist.
+    /// Whether this is Entra's response for a tenant that does not exist.
     pub(super) fn is_absent_tenant(&self) -> bool {
         let Self::Status(status) = self else {
             return false;

@@ -1,7 +1,7 @@
 //! A tenant's keys document (RFC 7517, section 5) and its signing keys.
 //!
-//! A key that must not sign this tenant's tokens is skipped alone: every tenant's document also
-//! contains the keys of personal accounts, which only `issuer` distinguishes.
+//! A key that must not sign this tenant's tokens is skipped, and the others are used. Every
+//! document also contains the keys of personal accounts, which only `issuer` distinguishes.
 
 use std::ops::RangeInclusive;
 
@@ -19,11 +19,11 @@ use crate::{
 /// The maximum number of keys in a document. Entra's have 6 to 14.
 const MAX_KEYS: usize = 100;
 
-/// The accepted RSA modulus sizes, in bits. RFC 7518, section 3.3 requires 2048. The cost of a
-/// verification grows with the square of the size.
+/// The accepted RSA modulus sizes, in bits. RFC 7518, section 3.3 requires 2048 or more. The
+/// cost of a verification grows with the square of the size.
 const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
 
-/// A public key that signs a tenant's tokens.
+/// A public key that verifies a tenant's tokens.
 pub(crate) struct SigningKey {
     modulus: Vec<u8>,
     decoding_key: DecodingKey,
@@ -40,7 +40,7 @@ pub(crate) struct SigningKeys {
 pub(crate) enum RejectedKey {
     #[error("not an object with the members of a key")]
     Malformed,
-    #[error("not an RSA signing key: kty, use or alg")]
+    #[error("not an RS256 signing key, according to kty, use or alg")]
     Kind,
     #[error("a modulus outside 2048 to 8192 bits")]
     Size,
@@ -67,7 +67,7 @@ struct Document {
     keys: Vec<Value>,
 }
 
-/// The members of a key that the service reads. It ignores `x5c`, `x5t` and others.
+/// The members of a key that the service reads. It ignores all others, such as `x5c` and `x5t`.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -148,8 +148,8 @@ fn parse_key(
     Ok((key_id, key))
 }
 
-/// A key names the issuer whose tokens it signs: `https://login.microsoftonline.com/{tenantid}/v2.0`
-/// with this placeholder, or with the tenant's id.
+/// Rejects a key that does not sign this tenant's tokens. Its `issuer` ends in `/{tenantid}/v2.0`,
+/// with this placeholder or with the tenant's id.
 fn check_issuer(
     issuer: Option<&str>,
     cloud: Option<&str>,
@@ -171,7 +171,7 @@ fn check_issuer(
         .into_iter()
         .find(|publisher| publisher.v2_issuer(tenant) == issuer)
         .ok_or(RejectedKey::Issuer)?;
-    // The local Entra does not belong to a cloud: there the issuer decides.
+    // The local Entra does not belong to a cloud: the issuer determines which one to expect.
     let publisher = if authority.is_loopback() {
         publisher
     } else {

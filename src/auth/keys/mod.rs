@@ -1,7 +1,7 @@
 //! The signing keys of all tenants, cached.
 //!
 //! Callers whose key is cached never wait. A caller whose key is not cached waits for one fetch,
-//! unless the tenant's rate limit is used up. Cached keys are never discarded for it.
+//! unless the tenant's rate limit or back-off prevents it. A failed fetch does not evict any key.
 //!
 //! In open mode anyone can name any tenant. Tenants without a verified token therefore share a
 //! small separate cache and fetch budget, and can only evict one another.
@@ -36,14 +36,14 @@ use crate::{
     ids::{KeyId, TenantId},
 };
 
-/// The number of unproven tenants in the cache, with keys or as absent.
+/// The maximum number of unproven tenants in the cache, including those that Entra does not know.
 const MAX_UNPROVEN: usize = 1000;
 
-/// The number of proven tenants in open mode, and how long one stays after its last token.
+/// The maximum number of proven tenants in open mode, and how long one stays without a token.
 const MAX_PROVEN_IN_OPEN_MODE: usize = 10_000;
 const PROVEN_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// When to retry if only the limit on concurrent fetches prevented a fetch.
+/// When to retry if the limits on all fetches prevented one, and the minimum for other reasons.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(1);
 
 /// The signing keys of every tenant.
@@ -77,8 +77,8 @@ impl KeyCache {
         })
     }
 
-    /// The key with this id of an allowed tenant. Fetches it if it is not cached and a fetch is
-    /// permitted.
+    /// The key of an allowed tenant. If the key is not cached and a fetch is permitted, fetches the
+    /// tenant's keys.
     pub(super) async fn get_or_fetch(
         &self,
         tenants: &Tenants,
@@ -115,7 +115,7 @@ impl KeyCache {
         Some(key)
     }
 
-    /// Records that a token was verified with this key. In open mode this proves its tenant.
+    /// Records that a token was verified with this key. In open mode its tenant is then proven.
     pub(super) fn promote(&self, tenant: TenantId, found: FoundKey) {
         found.keys.mark_used();
         let is_proven = self.proven.contains_key(&tenant);
@@ -124,9 +124,9 @@ impl KeyCache {
         }
     }
 
-    /// Starts the fetches that are due: first ones, refreshes, and retries after a failure.
-    /// Forgets the tenants that are no longer allowed, and in open mode those without a token for
-    /// [`PROVEN_FOR`].
+    /// Starts the fetches that are due: first fetches, refreshes, and retries after a failure.
+    /// Evicts the tenants that are no longer allowed, and in open mode the unlisted ones that have
+    /// been idle for [`PROVEN_FOR`].
     pub(super) fn start_due_fetches(&self, tenants: &Tenants) -> Vec<Flight> {
         let listed = tenants.listed();
         self.proven.retain(|tenant, keys| {
@@ -162,8 +162,8 @@ impl KeyCache {
 
     /// The tenant's entry, and the budget that pays for a caller's fetch.
     ///
-    /// A new entry for an unproven tenant needs a permit: requests that fetch nothing must not
-    /// evict others.
+    /// A new entry for an unproven tenant needs a fetch permit, because it may evict another entry.
+    /// Otherwise any number of requests could evict entries.
     fn keys_of(
         &self,
         tenants: &Tenants,

@@ -14,15 +14,15 @@ const JITTER: f64 = 0.1;
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// Fetches for an unknown key id. Microsoft's libraries allow one in five minutes. The second one,
-/// 30 seconds later, serves a token that was issued just before the rollover reached the document.
+/// Fetches for an unknown key id. Microsoft's libraries allow one in five minutes. A second one, 30
+/// seconds later, finds a new key that signed tokens before the document contained it.
 const UNKNOWN_KEYS: Limit = Limit {
     burst: 2,
     interval: Duration::from_mins(5),
     spacing: Duration::from_secs(30),
 };
 
-/// The fetch schedule of one tenant. Moments are those of the monotonic clock.
+/// The fetch schedule of one tenant. Times are those of the monotonic clock.
 pub(super) struct Schedule {
     /// When the next refresh or retry is due.
     due_at: Duration,
@@ -52,8 +52,8 @@ impl Schedule {
 
     /// Whether a caller whose key is not cached may cause a fetch now.
     ///
-    /// With other keys cached, the rate limit decides. Without any, or after a failure, callers
-    /// wait for the fetch that is due.
+    /// If other keys are cached and the last fetch succeeded, the rate limit decides. Otherwise a
+    /// fetch must be due.
     pub(super) fn may_fetch_for_caller(&self, is_usable: bool, now: Duration) -> bool {
         if is_usable && !self.is_failing() {
             self.unknown_keys.is_available(now)
@@ -62,7 +62,7 @@ impl Schedule {
         }
     }
 
-    /// Counts a fetch that a caller caused, however it ends.
+    /// Counts a caller's fetch against the rate limit if other keys are cached, even if it fails.
     pub(super) fn record_fetch_for_caller(&mut self, is_usable: bool, now: Duration) {
         if is_usable {
             self.unknown_keys.try_take(now);
@@ -86,7 +86,7 @@ impl Schedule {
         self.due_at = now + delay;
     }
 
-    /// The time until the next retry.
+    /// The time until the next fetch is due, at most [`MAX_BACK_OFF`].
     pub(super) fn retry_after(&self, now: Duration) -> Duration {
         self.due_at.saturating_sub(now).min(MAX_BACK_OFF)
     }

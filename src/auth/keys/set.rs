@@ -1,7 +1,7 @@
 //! The cached signing keys of one tenant, each with the time when it was last published.
 //!
 //! A key is trusted for 24 hours after it was last published, because Entra's documents drop keys
-//! and bring them back. A set is never changed in place but replaced, so readers never wait.
+//! and bring them back. A set is replaced, never changed in place, so readers never wait.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ struct CachedKey {
     last_seen: Duration,
 }
 
-/// The difference that a document made.
+/// What a document changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Keys that were not cached before.
@@ -59,7 +59,7 @@ impl KeySet {
         self.keys.values().map(|cached| cached.last_seen).max()
     }
 
-    /// This set with the keys of a document that was fetched at `now`.
+    /// This set without its expired keys, plus the keys of a document that was fetched at `now`.
     pub(crate) fn merge(
         &self,
         published: Vec<(KeyId, SigningKey)>,

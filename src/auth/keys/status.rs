@@ -9,8 +9,8 @@ use prometheus_client::{
 
 use crate::ids::TenantId;
 
-/// The tenants that are not listed, together: in open mode anyone can name any tenant, and each
-/// label value is a time series.
+/// One label for all tenants that are not listed: in open mode anyone can name any tenant, and each
+/// label value creates a time series.
 const OTHER: &str = "other";
 
 /// The cached keys of one tenant.
@@ -54,7 +54,7 @@ impl TenantLabel {
 }
 
 impl FetchStats {
-    /// Creates every counter of a label, so that a rate over them starts at zero.
+    /// Creates every counter of a label, so that each time series starts at zero.
     pub(super) fn register(&self, label: &TenantLabel) {
         for outcome in ["ok", "failed"] {
             self.fetches(label, outcome);
@@ -73,8 +73,8 @@ impl FetchStats {
         self.fetches(label, "failed").inc();
     }
 
-    /// Counts a missing key for which no fetch was started: the tenant's rate limit, the back-off
-    /// after a failure, or too many other fetches.
+    /// Counts a missing key for which no fetch was started because of the tenant's rate limit, the
+    /// back-off after a failure, or too many other fetches.
     pub(super) fn count_suppressed(&self, label: &TenantLabel) {
         self.suppressed.get_or_create(label).inc();
     }

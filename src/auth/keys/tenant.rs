@@ -24,10 +24,10 @@ use crate::{
     ids::{KeyId, TenantId},
 };
 
-/// How long an unproven tenant that Entra does not know is not looked up again.
+/// How long to remember that Entra does not know an unproven tenant.
 const ABSENT_FOR: Duration = Duration::from_mins(5);
 
-/// The keys of one tenant, and the means to fetch more.
+/// The keys of one tenant, and the state of its fetches.
 pub(super) struct TenantKeys {
     tenant: TenantId,
     context: Arc<FetchContext>,
@@ -35,9 +35,9 @@ pub(super) struct TenantKeys {
     cached: ArcSwap<KeySet>,
     /// Locked for a few comparisons, never across an await.
     state: Mutex<State>,
-    /// When a token was last verified, in seconds of the monotonic clock.
+    /// When a token was last accepted, in seconds of the monotonic clock.
     last_used: AtomicU64,
-    /// Whether the operator has listed the tenant: its counters then have a label.
+    /// Whether the operator lists the tenant. If so, its id is a label in the metrics.
     is_listed: AtomicBool,
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct Flight(watch::Receiver<()>);
 /// Why there is no key to verify a token with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Miss {
-    /// The tenant does not publish this key, as far as a fetch was allowed to find out.
+    /// The tenant does not publish this key, according to the last fetch that was permitted.
     Unknown,
-    /// A fetch failed. The next one starts after this time.
+    /// The keys cannot be fetched now. The next fetch is due after this time.
     Unavailable(Duration),
 }
 
@@ -89,7 +89,7 @@ impl TenantKeys {
         self.cached.load().get(key_id, self.now()).cloned()
     }
 
-    /// Records that a token was verified with one of the keys.
+    /// Records that a token was accepted with one of the keys.
     pub(super) fn mark_used(&self) {
         self.last_used
             .store(self.now().as_secs(), Ordering::Relaxed);
@@ -100,7 +100,7 @@ impl TenantKeys {
         self.cached.load().is_usable(self.now())
     }
 
-    /// Records whether the operator lists the tenant. From then on its fetches count as its own.
+    /// Records whether the operator lists the tenant. If so, metrics count its fetches by its id.
     pub(super) fn set_listed(&self, is_listed: bool) {
         let was_listed = self.is_listed.swap(is_listed, Ordering::Relaxed);
         if is_listed && !was_listed {
@@ -117,7 +117,7 @@ impl TenantKeys {
         }
     }
 
-    /// The time since a token was last verified.
+    /// The time since a token was last accepted.
     pub(super) fn idle(&self) -> Duration {
         let last_used = Duration::from_secs(self.last_used.load(Ordering::Relaxed));
         self.now().saturating_sub(last_used)
@@ -146,7 +146,7 @@ impl TenantKeys {
         Ok(Some(self.start_fetch(&mut state, permit)))
     }
 
-    /// Starts the fetch that is due, if there is one and `acquire` permits it.
+    /// Starts a fetch if one is due, none is in flight and `acquire` permits it.
     pub(super) fn fetch_if_due(
         self: &Arc<Self>,
         acquire: impl FnOnce() -> Result<FetchPermit, FetchLimitReached>,
@@ -224,12 +224,12 @@ impl TenantKeys {
         let mut state = self.state();
         state.flight = None;
         state.schedule.record_failure(now);
-        // For a proven tenant this response must be a mistake: to believe it would lock users out.
+        // Ignored for a proven tenant: if Entra responds so by mistake, its users stay signed in.
         let is_unproven = matches!(permit, FetchPermit::Unproven(_));
         state.is_absent = is_unproven && error.is_absent_tenant();
         if state.is_absent {
             state.schedule.postpone(now, ABSENT_FOR);
-            // At debug: anyone can cause any number of these.
+            // At debug level: anyone can cause any number of these.
             tracing::debug!(tenant = %self.tenant, %error, "tenant does not exist");
             return;
         }
@@ -260,7 +260,7 @@ impl TenantKeys {
         let tenant = self.tenant;
         for reason in rejected {
             match reason {
-                // At debug: every document contains the keys of personal accounts.
+                // At debug level: every document contains the keys of personal accounts.
                 RejectedKey::Issuer => tracing::debug!(%tenant, %reason, "{MESSAGE}"),
                 RejectedKey::Malformed
                 | RejectedKey::Kind
@@ -292,7 +292,7 @@ impl State {
 impl Flight {
     /// Waits until the fetch has ended, with or without success.
     pub(crate) async fn landed(mut self) {
-        // Nothing is ever sent: the error means that the sender is dropped.
+        // Nothing is ever sent: the error means that the sender was dropped.
         let _ = self.0.changed().await;
     }
 

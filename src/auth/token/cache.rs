@@ -17,14 +17,14 @@ use crate::{
     ids::KeyId,
 };
 
-/// The size of all entries together, in bytes. An entry takes about 500 bytes, more for a user with
-/// many roles, so about 60,000 tokens fit.
+/// The maximum size of all entries together, in bytes. An entry takes about 500 bytes, more for a
+/// user with many roles, so about 60,000 tokens fit.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The number of entries to allocate room for at start.
+/// The number of entries that the cache is allocated for at start.
 const INITIAL_ENTRIES: usize = 1000;
 
-/// The cost of an entry in the cache and the allocator, beside its text, in bytes.
+/// The bytes that the cache and the allocator add to an entry.
 const OVERHEAD: usize = 200;
 
 /// The verified tokens. A full cache evicts the entries that are used least.
@@ -43,7 +43,7 @@ pub(crate) struct VerifiedToken {
     pub(crate) principal: Principal,
     pub(crate) validity: Validity,
     pub(crate) key_id: KeyId,
-    /// The key that verified the token. Another key under the same id does not count.
+    /// The key that verified the token. Another key with the same id does not match.
     pub(crate) key: Arc<SigningKey>,
 }
 
@@ -75,7 +75,7 @@ impl VerifiedTokens {
         self.misses.inc();
     }
 
-    /// The hits and misses since the start, and the tokens in the cache now.
+    /// The hits and misses since the start, and the current number of tokens.
     pub(crate) fn stats(&self) -> (u64, u64, usize) {
         (self.hits.get(), self.misses.get(), self.tokens.len())
     }

@@ -1,7 +1,7 @@
 //! The claims of a token, and the check that they are for this API, this tenant and this moment.
 //!
-//! The check runs twice: before the key look-up, so that garbage never causes a fetch, and after
-//! the signature, because a fetch may have taken seconds.
+//! The check runs twice: before the key look-up, so that an invalid claim never causes a fetch, and
+//! after the signature, because a fetch may have taken seconds.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const LEEWAY: Duration = Duration::from_mins(1);
 /// The claims set of a token (RFC 7519, section 4), verified or not.
 pub(crate) struct Claims(Members);
 
-/// Claims under a valid signature of the tenant's key.
+/// Claims whose signature was verified with the tenant's key.
 pub(crate) struct SignedClaims(Claims);
 
 /// The values that a token's claims must have.
@@ -38,7 +38,7 @@ pub(crate) struct Expectations {
     client_id: String,
 }
 
-/// From the later one of `nbf` and `iat` until just before `exp`, in seconds since the Unix epoch.
+/// From the later of `nbf` and `iat` to just before `exp`, in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
     not_before: f64,
@@ -59,7 +59,7 @@ impl Expectations {
         &self.app_id_uri
     }
 
-    /// Checks issuer, audience and times. Returns when the token is valid.
+    /// Checks issuer, audience and times. Returns the token's validity period.
     pub(crate) fn check(
         &self,
         claims: &Claims,
@@ -104,12 +104,12 @@ impl Expectations {
 }
 
 impl Validity {
-    /// Whether `now`, since the Unix epoch, is within the validity, give or take [`LEEWAY`].
+    /// Whether the token is valid at `now`, a time since the Unix epoch, with [`LEEWAY`].
     pub(crate) fn includes(self, now: Duration) -> bool {
         self.not_before <= (now + LEEWAY).as_secs_f64() && !Self::is_over(self.expires, now)
     }
 
-    /// A token is not accepted on or after `exp` (RFC 7519, section 4.1.4).
+    /// A token expires at `exp`, not after it (RFC 7519, section 4.1.4).
     fn is_over(expires: f64, now: Duration) -> bool {
         now.as_secs_f64() >= expires + LEEWAY.as_secs_f64()
     }
@@ -184,8 +184,7 @@ impl SignedClaims {
         roles.ok_or_else(|| self.0.invalid("roles", "a list of strings"))
     }
 
-    /// `scp`: the scopes that the user granted to the app, separated by spaces. Only user tokens
-    /// have it.
+    /// `scp`: the scopes granted to the app, separated by spaces. Only user tokens have it.
     pub(crate) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
         match self.members().value("scp") {
             Some(Value::String(scopes)) => Ok(Some(scopes)),
@@ -209,7 +208,7 @@ impl SignedClaims {
     }
 }
 
-/// Times outside of a `Duration`'s range become its nearest bound.
+/// Converts a time. One outside the range of `Duration` becomes the nearest bound.
 fn from_seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -23,7 +23,7 @@ const USUAL_MEMBERS: usize = 24;
 const DUPLICATE: &str = "duplicate member: ";
 
 impl Members {
-    /// Parses a JSON object with nothing after it. `segment` names it in errors.
+    /// Parses a JSON object. Rejects any text after it. `segment` is its name in errors.
     pub(super) fn parse(json: &[u8], segment: &'static str) -> Result<Self, InvalidToken> {
         serde_json::from_slice(json).map_err(|error| {
             let problem = error.to_string();
@@ -79,8 +79,8 @@ impl<'de> Visitor<'de> for UniqueNames {
             members.push(member);
         }
         let mut names: Vec<_> = members.iter().map(|(name, _)| fold_case(name)).collect();
-        // Sorted, because comparing each name with each other is quadratic, and a token has room
-        // for thousands of names.
+        // Sorted, because comparing all pairs of names takes quadratic time, and a token can have
+        // thousands of names.
         names.sort_unstable();
         if let Some([name, _]) = names.array_windows().find(|[one, next]| one == next) {
             return Err(A::Error::custom(format_args!("{DUPLICATE}{name:?}")));

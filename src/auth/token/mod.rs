@@ -21,14 +21,14 @@ use super::{
 };
 use crate::ids::KeyId;
 
-/// The longest token, in bytes. Entra's have 1 to 4 KiB, more with many groups.
+/// The maximum size of a token, in bytes. Entra's have 1 to 4 KiB, or more with many groups.
 const MAX_BYTES: usize = 16 * 1024;
 
 /// Header parameters that change what a signature covers or how it is read
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516). Entra sends none of them.
 const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
-/// A token of the right shape. Its content is untrusted until it is verified.
+/// A well-formed token. Its content is untrusted until its signature is verified.
 pub(super) struct UnverifiedToken<'a> {
     /// The first two segments with the dot between them: the bytes that the signature covers.
     message: &'a str,
@@ -84,7 +84,7 @@ impl UnverifiedToken<'_> {
     }
 }
 
-/// Header and payload of a token, as far as they can be read, for an explanation to a user.
+/// Header and payload of a token, for `token inspect`. `None` for one that cannot be parsed.
 pub(super) fn unverified_members(unverified_jwt: &str) -> [Option<Members>; 2] {
     let mut segments = unverified_jwt.split('.');
     ["header", "payload"].map(|name| {

@@ -1,7 +1,7 @@
 //! Tasks in memory: tenant → user → tasks, and an index by id.
 //!
 //! Each tenant has its own lock, so one tenant's long list never delays another tenant. A stored
-//! task is never changed in place but replaced, so a list that is being sent needs no lock.
+//! task is replaced, never changed in place, so sending a list needs no lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +38,7 @@ struct TenantTasks {
 /// One user's tasks.
 struct UserTasks {
     tasks: BTreeMap<TaskId, Arc<Task>>,
-    /// The owner name of the latest task, for the next one to share.
+    /// The owner name of the latest task. The next task shares it if the name is the same.
     name: Arc<str>,
 }
 
@@ -100,8 +100,7 @@ impl MemoryTasks {
 }
 
 impl Locked {
-    // The tasks are consistent between any two statements that could panic, so a poisoned lock can
-    // be used again.
+    // A panic cannot leave the tasks inconsistent, so a poisoned lock can be used again.
     fn read(&self) -> RwLockReadGuard<'_, TenantTasks> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! The task store: in memory or in PostgreSQL.
 //!
-//! Every function takes the tenant, so none can reach another tenant's tasks. The store is a closed
-//! enum and not a trait object: an operation in memory is one match and one function call.
+//! Every operation on tasks takes the tenant, so none can reach another tenant's tasks. The store
+//! is an enum and not a trait object: an operation in memory is one match and one function call.
 
 pub mod memory;
 pub mod postgres;
@@ -25,15 +25,15 @@ pub struct Tasks {
     metrics: StoreMetrics,
 }
 
-/// The futures of database operations are boxed: they have kilobytes, which every request to memory
-/// would carry along.
+/// The futures of database operations are boxed: they are kilobytes large. Unboxed, they would make
+/// the futures of operations in memory as large.
 #[derive(Clone)]
 enum Store {
     Memory(Arc<MemoryTasks>),
     Postgres(Arc<PostgresTasks>),
 }
 
-/// Which store, and its limits.
+/// Which store to use, and its limits.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// The database; `None` keeps tasks in memory.
@@ -52,8 +52,8 @@ pub const DEFAULT_MAX_DATABASE_CONNECTIONS: NonZeroUsize =
     NonZeroUsize::new(10).expect("ten is not zero");
 
 impl Tasks {
-    /// Opens the configured store. If the database cannot be reached yet, this succeeds, and the
-    /// store is unavailable until it can.
+    /// Opens the configured store. If the database cannot be reached yet, this still succeeds, and
+    /// the store is unavailable until the database can be reached.
     pub async fn open(config: &StoreConfig) -> Result<Self, DatabaseError> {
         let max_tasks = config.max_tasks_per_tenant;
         let Some(database) = &config.database else {
@@ -64,7 +64,7 @@ impl Tasks {
         Ok(Self::new(Store::Postgres(Arc::new(tasks))))
     }
 
-    /// An empty store in memory, with a limit of tasks per tenant.
+    /// An empty store in memory, with a maximum number of tasks per tenant.
     pub fn in_memory(max_per_tenant: usize) -> Self {
         let tasks = MemoryTasks::new(max_per_tenant);
         Self::new(Store::Memory(Arc::new(tasks)))
@@ -117,7 +117,7 @@ impl Tasks {
         self.metrics.observe("list", result).await
     }
 
-    /// Adds a task under the next id of the owner's tenant.
+    /// Adds a task with the next id of the owner's tenant.
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         let result = async {
             match &self.store {

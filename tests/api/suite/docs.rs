@@ -1,4 +1,4 @@
-//! The OpenAPI document is complete and correct, and the docs page loads nothing from other hosts.
+//! The `OpenAPI` document is complete and correct, and the docs page loads nothing from other hosts.
 
 use axum::http::{Method, StatusCode};
 use serde_json::Value;

@@ -617,13 +617,13 @@ impl Model {
         match result {
             Ok(_) => assert!(expected, "key {number} was accepted"),
             Err(AuthError::InvalidToken(InvalidToken::RevokedKey(_))) => {
-                assert_eq!(self.revoked, Some(number))
+                assert_eq!(self.revoked, Some(number));
             }
             Err(AuthError::InvalidToken(InvalidToken::UnknownKey(_))) => {
                 assert!(!expected, "key {number} is unknown");
             }
             Err(AuthError::KeysUnavailable { .. }) => {
-                assert!(!expected, "key {number} is unavailable")
+                assert!(!expected, "key {number} is unavailable");
             }
             Err(error) => panic!("{error}"),
         }

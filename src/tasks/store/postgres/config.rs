@@ -11,7 +11,7 @@ use super::tls::{self, Roots, TlsError};
 /// The time limit for opening a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the system keeps a connection whose peer acknowledges nothing.
+/// How long sent data may stay unacknowledged before the system closes the connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A database server, and how to connect to it.
@@ -21,7 +21,7 @@ pub struct DatabaseConfig {
     pub(super) tls: rustls::ClientConfig,
 }
 
-/// Why a text is not a `DATABASE_URL`. Repeats nothing of it: it may contain a password.
+/// Why a `DATABASE_URL` is invalid. The errors do not repeat it: it may contain a password.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum DatabaseUrlError {
@@ -43,8 +43,8 @@ pub enum DatabaseUrlError {
 impl FromStr for DatabaseConfig {
     type Err = DatabaseUrlError;
 
-    /// Parses libpq's parameters. `sslmode` differs from libpq: `require` and `verify-ca` verify
-    /// certificate and host name like `verify-full`, because encryption to an unknown server
+    /// Accepts libpq's parameters. `sslmode` differs from libpq: `require` and `verify-ca` verify
+    /// certificate and host name like `verify-full`, because encryption to an unverified server
     /// protects nothing. Without `sslmode`, only a connection within this machine is unencrypted.
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
@@ -55,7 +55,7 @@ impl FromStr for DatabaseConfig {
         let mut parameters: BTreeMap<_, _> = parameters.collect();
         let ssl_mode = parameters.remove("sslmode");
         let ssl_root_cert = parameters.remove("sslrootcert");
-        // The service writes: of several servers it needs the primary.
+        // The service writes, so it needs the primary if there are several servers.
         parameters
             .entry("target_session_attrs".to_owned())
             .or_insert_with(|| "read-write".to_owned());
@@ -110,7 +110,7 @@ fn is_local(postgres: &tokio_postgres::Config) -> bool {
         && postgres.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DatabaseConfig")

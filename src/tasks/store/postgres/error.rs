@@ -1,4 +1,4 @@
-//! Why the database did not do an operation.
+//! Database errors, and whether a retry may help.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::tasks::StoreError;
 
-/// Why the database did not do an operation.
+/// Why a database operation failed.
 #[derive(Debug, Error)]
 pub enum DatabaseError {
-    /// The database must not be used like this. A retry does not help.
+    /// The database or its role is configured incorrectly. A retry does not help.
     #[error("{0}")]
     Unusable(&'static str),
-    /// There is no connection, the connection broke, or the server cannot work now.
+    /// There is no connection, the connection broke, or the server is temporarily unable to work.
     #[error("the database cannot be reached: {0:#}")]
     Unreachable(anyhow::Error),
     /// The server rejects the operation. Printed without `DETAIL`, which may repeat row content.
@@ -24,7 +24,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// Whether the check constraint of this name rejected the operation.
+    /// Whether the operation violates the check constraint with this name.
     pub(super) fn violates(&self, constraint: &str) -> bool {
         match self {
             Self::Rejected(error) => {
@@ -74,9 +74,9 @@ pub(super) async fn with_timeout<T>(
     }
 }
 
-/// Whether a new connection may help: a broken connection (class 08), no resources (53), a server
-/// that starts or stops (57P) or is a standby now, another replica's lock, or a connection in a
-/// state that its next user cannot recover from.
+/// Whether a retry on a new connection may help: the connection broke (class 08), the server lacks
+/// resources (53), starts or stops (57P) or is now a standby, another session holds a lock, or the
+/// state of this connection would make later requests fail too.
 fn is_transient(code: &SqlState) -> bool {
     let has_class = |class: &str| code.code().starts_with(class);
     has_class("08")
@@ -86,7 +86,7 @@ fn is_transient(code: &SqlState) -> bool {
             SqlState::LOCK_NOT_AVAILABLE,
             SqlState::READ_ONLY_SQL_TRANSACTION,
             SqlState::IN_FAILED_SQL_TRANSACTION,
-            // Prepared statements that are gone or do not match the tables any more.
+            // A prepared statement no longer exists or no longer matches the tables.
             SqlState::FEATURE_NOT_SUPPORTED,
             SqlState::INVALID_SQL_STATEMENT_NAME,
         ]

@@ -1,7 +1,7 @@
 //! Tasks in PostgreSQL, for any number of replicas.
 //!
-//! Each operation is one transaction. It first sets the tenant, and row security then hides the rows
-//! of other tenants, even from a statement without a tenant. All parts of the transaction are sent
+//! Each operation is one transaction. It first sets the tenant. Row security then hides the rows of
+//! other tenants, even from a statement without a tenant. All parts of the transaction are sent
 //! before the first response is awaited, so it costs one round trip, and a client that disconnects
 //! cannot leave it half done. Every statement names one tenant in every table, so that a database
 //! distributed by tenant runs it on one shard.
@@ -34,8 +34,8 @@ const LIST_OF_USER: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM tasks \
     WHERE tenant_id = $1 AND user_id = $4 AND id > $2 ORDER BY id LIMIT $3";
 
-/// Assigns the next id. The tenant's row stays locked until the end of the transaction, so ids follow
-/// the order of the commits. A full tenant violates the table's check, which fails the transaction.
+/// Assigns the next id. The tenant's row stays locked until the end of the transaction, so ids
+/// follow the order of the commits. A full tenant violates the check constraint.
 const TAKE_ID: &str = "\
     INSERT INTO tenants AS t (tenant_id, last_task_id, task_count, max_tasks) VALUES ($1, 1, 1, $2) \
     ON CONFLICT (tenant_id) DO UPDATE SET \
@@ -51,7 +51,7 @@ const UPDATE: &str = "\
     WHERE tenant_id = $1 AND id = $2 AND ($3::uuid IS NULL OR user_id = $3) \
     RETURNING id, user_id, owner_name, title, completed";
 
-/// The first statement of a removal: the second one of two concurrent removals then sees the first.
+/// Runs first in a removal: a tenant's removals run one by one, so a task is counted down once.
 const LOCK_TENANT: &str = "SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE";
 
 const COUNT_DOWN: &str = "\
@@ -122,10 +122,10 @@ impl PostgresTasks {
         self.connections.open()
     }
 
-    /// Whether the database responds. It is queried once per second at most, so that probes cannot
+    /// Whether the database responds. It is queried at most once per second, so that probes cannot
     /// keep it busy.
     pub(super) async fn readiness(self: &Arc<Self>) -> Result<(), StoreError> {
-        // Spawned: the result is cached even if the prober disconnects.
+        // Spawned, so that the result is cached even if the client disconnects.
         let probe = tokio::spawn(Self::probe(Arc::clone(self)));
         probe
             .await
@@ -282,8 +282,8 @@ impl PostgresTasks {
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Runs one statement in a transaction of the tenant. Everything is sent before the first response is
-/// awaited: `join`, unlike `try_join`, sends the end even if the beginning has failed.
+/// Runs one statement in a transaction of the tenant. Everything is sent before the first response
+/// is awaited: `join`, unlike `try_join`, sends `COMMIT` even if an earlier part has failed.
 async fn in_tenant(
     client: &ClientWrapper,
     tenant: TenantId,
@@ -304,8 +304,8 @@ async fn in_tenant(
     Ok(rows)
 }
 
-/// Begins a transaction that sees one tenant's rows. `SET` does not take parameters, and a tenant is
-/// sixteen bytes, so its text cannot end the quotes. `set_config` would not reach Citus workers.
+/// Begins a transaction that sees only one tenant's rows. `SET` does not take parameters. A tenant
+/// id is a UUID, so it cannot contain a quote. `set_config` would not reach Citus workers.
 fn begin(tenant: TenantId) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL app.tenant = '{tenant}'")
 }
@@ -331,7 +331,7 @@ fn id(row: &Row) -> TaskId {
 mod tests {
     use super::*;
 
-    /// The next user of the connection must not find the tenant still set.
+    /// The next request on the connection must not inherit the tenant.
     #[test]
     fn tenant_is_set_for_one_transaction_only() {
         let tenant = "11111111-1111-4111-8111-111111111111"

@@ -1,7 +1,7 @@
 //! The connection pool: limits, timeouts, and when a connection is discarded.
 //!
-//! A request that cannot get a connection soon fails. Otherwise a slow database would collect
-//! requests whose clients have given up.
+//! A request fails if it does not get a connection within a short time. Otherwise requests whose
+//! clients have given up would pile up behind a slow database.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -21,28 +21,28 @@ use super::{
 };
 use crate::ids::TenantId;
 
-/// How long a request waits for a connection that others use.
+/// How long a request waits for a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The number of requests that may wait for each connection. More are rejected at once.
 const WAITING_PER_CONNECTION: usize = 50;
 
-/// The time limit for the setup of a new connection. All waits together are shorter than the time
-/// limit of a request.
+/// The time limit for the setup of a new connection. All time limits of an operation add up to less
+/// than the time limit of a request.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server's time limit for one statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The time limit for everything that one request asks of the database, with the network.
+/// The time limit for one operation on the database, including the network.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The maximum age of a connection: the time until all connections follow a failover or a change of
-/// addresses.
+/// The maximum age of a connection. After a failover or a change of addresses, an old connection is
+/// used at most this long.
 const MAX_AGE: Duration = Duration::from_mins(30);
 
-/// Connections for requests. A tenant gets at most half of them: inserts of one tenant wait for one
-/// another, and every waiting insert holds a connection.
+/// The connections for requests. A tenant gets at most half of them: inserts of one tenant wait for
+/// each other, and every waiting insert holds a connection.
 pub(super) struct Connections {
     pool: Pool,
     /// The maximum number of connections of a tenant.
@@ -64,8 +64,8 @@ struct TenantShare {
 struct Lease(Option<Object>);
 
 impl Connections {
-    /// A pool of at most `size` connections. Each is opened when needed, checks that row security
-    /// binds it, and prepares `statements`.
+    /// A pool of at most `size` connections. Each is opened when needed. Its setup checks that row
+    /// security binds the role, and prepares `statements`.
     pub(super) fn new(
         database: &DatabaseConfig,
         size: NonZeroUsize,
@@ -74,7 +74,7 @@ impl Connections {
         let manager = Manager::from_config(
             database.postgres.clone(),
             MakeRustlsConnect::new(database.tls.clone()),
-            // The client knows without a query whether its connection is closed.
+            // A closed connection is detected without a query.
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },
@@ -114,7 +114,7 @@ impl Connections {
     /// # Errors
     ///
     /// [`DatabaseError::Unreachable`] also if no connection is available in time, if too many
-    /// requests wait already, or if the response takes too long.
+    /// requests are already waiting, or if the response takes too long.
     pub(super) async fn run<T>(
         &self,
         tenant: TenantId,
@@ -122,7 +122,7 @@ impl Connections {
     ) -> Result<T, DatabaseError> {
         let share = self.share_of(tenant);
         let too_many = || {
-            let message = "too many requests of the tenant wait for a connection";
+            let message = "all connections of the tenant are in use";
             DatabaseError::Unreachable(anyhow!(message))
         };
         let _queue = share.queue.try_acquire().map_err(|_| too_many())?;
@@ -138,7 +138,7 @@ impl Connections {
     ) -> Result<T, DatabaseError> {
         let status = self.pool.status();
         if status.waiting > status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
-            let message = "too many requests wait for a connection";
+            let message = "all connections are in use";
             return Err(DatabaseError::Unreachable(anyhow!(message)));
         }
         let mut lease = Lease(Some(self.pool.get().await?));
@@ -188,7 +188,7 @@ impl Drop for Lease {
 }
 
 async fn set_up(client: &ClientWrapper, statements: &[&str]) -> Result<(), DatabaseError> {
-    // The server stops too: it must not hold row locks for a replica that has vanished.
+    // The server has time limits too: it must not hold row locks for a replica that is gone.
     let millis = STATEMENT_TIMEOUT.as_millis();
     let limits = format!(
         "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"

@@ -1,7 +1,7 @@
 //! The tables: migrations, and the check that row security separates tenants.
 //!
 //! Migrations only go forward and run under a lock, so that replicas may start together. After each
-//! of them the previous version of the service must still work, or a rolling deployment would fail.
+//! migration, the previous version of the service must still work, or a rolling deployment fails.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use super::{
 /// The migrations, each applied once, in this order.
 const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
 
-/// Held while migrations run. The number is arbitrary, and nothing else in the database uses it.
+/// Held while migrations run. The number is arbitrary. Nothing else in the database uses it.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7307199712345021)";
 
 /// The back-off between attempts to reach the database. It doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Applies the pending migrations, as a role that row security binds.
+/// Applies the pending migrations and checks that row security binds the role.
 pub(super) async fn prepare(database: &DatabaseConfig) -> Result<(), DatabaseError> {
     let client = connect(database).await?;
     let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
@@ -34,8 +34,7 @@ pub(super) async fn prepare(database: &DatabaseConfig) -> Result<(), DatabaseErr
     with_timeout(CONNECT_TIMEOUT, check_row_security(&client)).await
 }
 
-/// Checks what [`prepare`] would find, and changes nothing. Returns the number of pending
-/// migrations.
+/// Does the checks of [`prepare`] and changes nothing. Returns the number of pending migrations.
 pub(super) async fn inspect(database: &DatabaseConfig) -> Result<usize, DatabaseError> {
     let client = connect(database).await?;
     let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
@@ -53,11 +52,11 @@ pub(super) async fn prepare_in_background(database: DatabaseConfig) {
         match prepare(&database).await {
             Ok(()) => break tracing::info!("connected to database"),
             Err(error) => {
+                wait = LAST_RETRY.min(wait * 2);
                 let retry_in_s = wait.as_secs();
                 tracing::error!(%error, retry_in_s, "cannot connect to database; tasks are unavailable");
             }
         }
-        wait = LAST_RETRY.min(wait * 2);
     }
 }
 
@@ -85,13 +84,13 @@ async fn connect(database: &DatabaseConfig) -> Result<Client, DatabaseError> {
     let connect = database.postgres.connect(tls);
     let connect = Box::pin(async { connect.await.map_err(DatabaseError::from) });
     let (client, connection) = with_timeout(CONNECT_TIMEOUT, connect).await?;
-    // Ends with the client, which reports the connection's errors too.
+    // Ends when the client is dropped. The client also reports the connection's errors.
     tokio::spawn(connection);
     with_timeout(CONNECT_TIMEOUT, reject_exempt_role(&client)).await?;
     Ok(client)
 }
 
-/// Checks the attributes of the role, to name the one that is wrong.
+/// Rejects a role that is exempt from row security. The error names the attribute.
 async fn reject_exempt_role(client: &Client) -> Result<(), DatabaseError> {
     let sql = "SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user";
     let role = client.query_one(sql, &[]).await?;
@@ -121,7 +120,7 @@ async fn applied(client: &Client) -> Result<usize, DatabaseError> {
 }
 
 async fn migrate(client: &Client) -> Result<(), DatabaseError> {
-    // Read committed: after the wait for the lock, this must see what its last holder committed.
+    // Read committed: after waiting for the lock, this must see what the previous holder committed.
     let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                  SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await?;

@@ -10,7 +10,7 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use thiserror::Error;
 
-/// The root certificates that a server's certificate must lead to.
+/// The root certificates that the server's certificate must chain to.
 pub(super) enum Roots<'a> {
     /// None: the connection does not use TLS.
     Unused,
@@ -20,7 +20,7 @@ pub(super) enum Roots<'a> {
     File(&'a str),
 }
 
-/// Why there are no root certificates.
+/// Why the root certificates cannot be loaded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum TlsError {

@@ -1,4 +1,4 @@
--- The tasks of all tenants. tenant_id leads every key, so that the tables can be distributed by it.
+-- The tasks of all tenants. Every key starts with tenant_id, so tables can be distributed by it.
 
 CREATE TABLE tenants (
     tenant_id uuid PRIMARY KEY,
@@ -20,8 +20,8 @@ CREATE TABLE tasks (
 
 CREATE INDEX tasks_of_user ON tasks (tenant_id, user_id, id);
 
--- The policies bind every role except superusers and roles with BYPASSRLS, the owner included. After
--- a transaction that used the setting it is '' and not NULL. With nullif, both match no row.
+-- The policies bind every role, including the owner, except superusers and roles with BYPASSRLS.
+-- After a transaction that set app.tenant, it is '' and not NULL. With nullif, both match no row.
 ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenants_of_setting ON tenants
