@@ -11,7 +11,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Who the service takes the caller for. */
+        /** Returns the verified caller. */
         get: operations["me"];
         put?: never;
         post?: never;
@@ -29,12 +29,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Tasks, oldest first: all of the organisation's for an Admin, their own for others.
-         * @description Without `limit` it is everything there is.
+         * Lists tasks, oldest first.
+         * @description An Admin sees all tasks of the organization, other users see their own. Without `limit` the list
+         *     is complete.
          */
         get: operations["listTasks"];
         put?: never;
-        /** Creates a task of the caller's own. */
+        /** Creates a task that the caller owns. */
         post: operations["createTask"];
         delete?: never;
         options?: never;
@@ -52,11 +53,14 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Deletes a task of the organisation; that it is not there is no error. */
+        /** Deletes a task of the organization. A task that does not exist is not an error. */
         delete: operations["deleteTask"];
         options?: never;
         head?: never;
-        /** Changes a task: any of the organisation's for an Admin, their own for an Editor. */
+        /**
+         * Changes a task.
+         * @description An Admin may change any task of the organization, an Editor their own.
+         */
         patch: operations["updateTask"];
         trace?: never;
     };
@@ -67,7 +71,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Whether the process is alive; says nothing of what it depends on. */
+        /** Whether the process is running. Checks no dependencies. */
         get: operations["health"];
         put?: never;
         post?: never;
@@ -84,7 +88,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Whether requests can be served, or what is missing. */
+        /** Whether the service can handle requests, or what is missing. */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -98,76 +102,84 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description The answer to a deletion. */
+        /** @description The body of `POST /api/tasks`. */
+        CreateTask: {
+            /** @description The title. */
+            title: components["schemas"]["Title"];
+        };
+        /** @description The response to a deletion. */
         Deleted: {
             status: string;
         };
-        /** @description Every failure's body. */
+        /** @description The body of every error. */
         Error: {
-            /** @description A sentence for a person. */
+            /** @description A sentence for the user. */
             detail: string;
-            /** @description What is wrong with each member, where that is what was refused. */
+            /** @description The invalid members, if the request itself is invalid. */
             errors?: components["schemas"]["FieldError"][];
         };
-        /** @description What is wrong with one member, for a program (`loc`, `type`) and for a person (`msg`). */
+        /** @description What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`). */
         FieldError: {
-            /** @description Where: `body`, `path` or `query`, then the member's name. */
+            /** @description The location: `body`, `path` or `query`, then the member's name. */
             loc: string[];
             /** @description What is wrong. */
             msg: string;
-            /** @description The same as a fixed word; the words are Pydantic's where it has one. */
+            /** @description The kind of error as a fixed identifier: Pydantic's, if it has one. */
             type: string;
         };
-        /** @description That all is well. */
+        /** @description The response of a service that works. */
         Health: {
             status: string;
         };
         /** @description The verified caller. */
         Me: {
-            /** @description The sign-in name, which need not be an email address; empty if the token has none. */
+            /** @description The sign-in name, which need not be an email address. Empty if the token has none. */
             email: string;
             /** @description The `oid` claim. */
             id: components["schemas"]["UserId"];
             name: string;
             roles: string[];
-            /** @description The `scp` claim: scopes, separated by spaces. */
+            /** @description The `scp` claim: scopes separated by spaces. */
             scopes: string;
             tenant_id: components["schemas"]["TenantId"];
         };
-        /** @description The body of `POST /api/tasks`. */
-        NewTask: {
-            /** @description What is to be done. */
-            title: components["schemas"]["Title"];
-        };
-        /** @description A task as clients see it. */
+        /** @description The JSON members of a task. */
         Task: {
             completed: boolean;
-            /** @description Counted from 1 in each organisation. */
+            /** @description Counted from 1 in each organization. */
             id: components["schemas"]["TaskId"];
-            /** @description Who owns it; only in an Admin's list. */
+            /** @description The owner. Only in an Admin's list. */
             owner_id?: components["schemas"]["UserId"];
-            /** @description The owner's name on the day the task was created. */
+            /** @description The owner's name when the task was created. */
             owner_name: string;
             tenant_id: components["schemas"]["TenantId"];
             title: components["schemas"]["Title"];
         };
         /** Format: int64 */
         TaskId: number;
-        /** @description The members of a task that a caller wants changed; one that is left out stays as it is. */
+        /** @description The changes to a task. A member that is left out stays the same. */
         TaskUpdate: {
-            /** @description Done, or not done after all. */
+            /** @description Whether the task is done. */
             completed?: boolean;
             /** @description A new title. */
             title?: components["schemas"]["Title"];
         };
-        /** Format: uuid */
+        /**
+         * Format: uuid
+         * @description A tenant: the `tid` claim.
+         */
         TenantId: string;
         /**
-         * @description Not blank, without control characters; kept exactly as sent
+         * @description Not blank, without control characters, stored exactly as sent
          * @example Buy milk
          */
         Title: string;
-        /** Format: uuid */
+        /**
+         * Format: uuid
+         * @description A user within one tenant: the `oid` claim.
+         *
+         *     Not `sub`: Entra issues a different `sub` for every application.
+         */
         UserId: string;
     };
     responses: never;
@@ -190,7 +202,7 @@ export interface operations {
             /** @description The caller */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -201,9 +213,9 @@ export interface operations {
             /** @description More than one `Authorization` header, or an empty token */
             400: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -211,12 +223,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Not signed in, or anything wrong with the token */
+            /** @description Not signed in, or the token is not valid */
             401: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -224,12 +236,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation, the role or the scope is not enough */
+            /** @description The organization, the role or the scope does not permit this */
             403: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -240,7 +252,7 @@ export interface operations {
             /** @description The request took too long */
             408: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -248,12 +260,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation sends too many requests */
+            /** @description The organization sends too many requests */
             429: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -261,12 +273,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -279,10 +291,10 @@ export interface operations {
     listTasks: {
         parameters: {
             query?: {
-                /** @description At most so many tasks */
+                /** @description Maximum number of tasks to return */
                 limit?: number;
-                /** @description Only tasks with a larger id */
-                after?: number;
+                /** @description Return only tasks with a larger id */
+                after?: components["schemas"]["TaskId"];
             };
             header?: never;
             path?: never;
@@ -293,9 +305,9 @@ export interface operations {
             /** @description The tasks */
             200: {
                 headers: {
-                    /** @description Where the list goes on, if it does: `rel="next"` */
+                    /** @description The next page, if there is one: `rel="next"` */
                     Link?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -306,9 +318,9 @@ export interface operations {
             /** @description More than one `Authorization` header, or an empty token */
             400: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -316,12 +328,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Not signed in, or anything wrong with the token */
+            /** @description Not signed in, or the token is not valid */
             401: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -329,12 +341,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation, the role or the scope is not enough */
+            /** @description The organization, the role or the scope does not permit this */
             403: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -345,7 +357,7 @@ export interface operations {
             /** @description The request took too long */
             408: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -353,10 +365,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Something is wrong in the path, the query or the body */
+            /** @description The path, the query or the body is not valid */
             422: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -364,12 +376,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation sends too many requests */
+            /** @description The organization sends too many requests */
             429: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -377,12 +389,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -401,14 +413,14 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewTask"];
+                "application/json": components["schemas"]["CreateTask"];
             };
         };
         responses: {
             /** @description The task */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -419,9 +431,9 @@ export interface operations {
             /** @description More than one `Authorization` header, or an empty token */
             400: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -429,12 +441,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Not signed in, or anything wrong with the token */
+            /** @description Not signed in, or the token is not valid */
             401: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -442,12 +454,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation, the role or the scope is not enough */
+            /** @description The organization, the role or the scope does not permit this */
             403: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -458,7 +470,7 @@ export interface operations {
             /** @description The request took too long */
             408: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -466,10 +478,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation has as many tasks as it may */
+            /** @description The organization has reached its limit of tasks */
             409: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -480,7 +492,7 @@ export interface operations {
             /** @description The body is larger than 64 KiB */
             413: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -491,7 +503,7 @@ export interface operations {
             /** @description The body is not sent as JSON */
             415: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -499,10 +511,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Something is wrong in the path, the query or the body */
+            /** @description The path, the query or the body is not valid */
             422: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -510,12 +522,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation sends too many requests */
+            /** @description The organization sends too many requests */
             429: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -523,12 +535,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -550,10 +562,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is no longer there */
+            /** @description The task has been deleted or did not exist */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -564,9 +576,9 @@ export interface operations {
             /** @description More than one `Authorization` header, or an empty token */
             400: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -574,12 +586,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Not signed in, or anything wrong with the token */
+            /** @description Not signed in, or the token is not valid */
             401: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -587,12 +599,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation, the role or the scope is not enough */
+            /** @description The organization, the role or the scope does not permit this */
             403: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -603,7 +615,7 @@ export interface operations {
             /** @description The request took too long */
             408: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -611,10 +623,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Something is wrong in the path, the query or the body */
+            /** @description The path, the query or the body is not valid */
             422: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -622,12 +634,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation sends too many requests */
+            /** @description The organization sends too many requests */
             429: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -635,12 +647,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -666,10 +678,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The task as it is now */
+            /** @description The task after the change */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -680,9 +692,9 @@ export interface operations {
             /** @description More than one `Authorization` header, or an empty token */
             400: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -690,12 +702,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Not signed in, or anything wrong with the token */
+            /** @description Not signed in, or the token is not valid */
             401: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -703,12 +715,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation, the role or the scope is not enough */
+            /** @description The organization, the role or the scope does not permit this */
             403: {
                 headers: {
-                    /** @description What is wrong with the credentials (RFC 6750) */
+                    /** @description Why the credentials are rejected (RFC 6750) */
                     "WWW-Authenticate"?: string;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -716,10 +728,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description There is no such task within the caller's reach */
+            /** @description The task does not exist, or the caller may not change it */
             404: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -730,7 +742,7 @@ export interface operations {
             /** @description The request took too long */
             408: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -741,7 +753,7 @@ export interface operations {
             /** @description The body is larger than 64 KiB */
             413: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -752,7 +764,7 @@ export interface operations {
             /** @description The body is not sent as JSON */
             415: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -760,10 +772,10 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Something is wrong in the path, the query or the body */
+            /** @description The path, the query or the body is not valid */
             422: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -771,12 +783,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The organisation sends too many requests */
+            /** @description The organization sends too many requests */
             429: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -784,12 +796,12 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -808,10 +820,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is */
+            /** @description The process is running */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -830,10 +842,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description They can */
+            /** @description The service is ready to handle requests */
             200: {
                 headers: {
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -841,12 +853,12 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable at the moment */
+            /** @description Signing keys or tasks are unavailable now */
             503: {
                 headers: {
-                    /** @description After how many seconds to try again */
+                    /** @description Seconds until the next attempt */
                     "Retry-After"?: number;
-                    /** @description This request in the log */
+                    /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };

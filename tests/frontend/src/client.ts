@@ -7,7 +7,7 @@ import { apiUrl } from "./settings";
 
 export type Me = components["schemas"]["Me"];
 export type Task = components["schemas"]["Task"];
-type NewTask = components["schemas"]["NewTask"];
+type NewTask = components["schemas"]["CreateTask"];
 type TaskUpdate = components["schemas"]["TaskUpdate"];
 
 /** One page of tasks, oldest first. `next` is the query of the next page, if there is one. */
