@@ -1,6 +1,6 @@
-//! The best alternative in Rust: axum with `tower-oauth2-resource-server`, as a contestant of tests/bench/run.
+//! A contestant of tests/bench/run: axum with `tower-oauth2-resource-server`.
 //!
-//! The middleware picks the tenant by the token's issuer, keeps its keys, and verifies every token anew.
+//! The middleware picks the tenant by the token's issuer, keeps its keys, and verifies every token on every request.
 //! Settings: `PORT`, `AUTHORITY`, `CLIENT_ID`, `ALLOWED_TENANT_IDS`.
 
 use std::{
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// The middleware, told each tenant's keys, issuer and audience.
+/// The middleware with each tenant's keys, issuer and audience.
 async fn guard(
     authority: &str,
     client_id: &str,
@@ -61,7 +61,7 @@ async fn guard(
     Ok(server.build().await?)
 }
 
-/// Whom the middleware let in.
+/// The verified caller.
 #[derive(Clone, Deserialize)]
 struct Claims {
     tid: String,
@@ -82,7 +82,7 @@ impl Claims {
             .any(|role| accepted.contains(&role.as_str()))
     }
 
-    /// Refuses whoever has none of these roles.
+    /// Rejects users without any of these roles.
     fn only(&self, accepted: &[&str]) -> Result<(), Refusal> {
         if self.has_one_of(accepted) {
             Ok(())
