@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Takes away what setup.sh made, and nothing else: see usage below, or ./cleanup.sh --help.
+# Deletes what setup.sh created, and nothing else. Run ./cleanup.sh --help for usage.
 #
-# Ours is what bears setup.sh's mark: a name alone proves nothing. What is gone already counts as done.
+# It deletes only objects with the mark of setup.sh. A matching name is not enough. Objects that are already deleted
+# are skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=src/setup/registration.sh
@@ -11,31 +12,32 @@ usage() {
   cat <<'USAGE'
 usage: ./cleanup.sh [--dry-run] [--yes] [API_NAME]
 
-Deletes for good the two registrations and the test users that setup.sh made, and takes its lines out of .env.
+Permanently deletes the two registrations and the test users that setup.sh created, and removes its lines from .env.
 
-  API_NAME    as given to setup.sh; needed only where .env has no lines of it, after an interruption
-  --yes       do not ask
-  --dry-run   only print what would be done
+  API_NAME    the name given to setup.sh; needed only if .env has no lines from setup.sh, as after an interruption
+  --yes       do not ask for confirmation
+  --dry-run   print the changes without making them
 USAGE
 }
 
 main() {
   parse_arguments "$@"
   require_tools
-  graph_open
+  create_work_folder
   sign_in
   find_mark
-  find_ours
+  find_objects
   if [[ -s $WORK/purge ]]; then
     confirm
     delete_all
     purge_all
   else
-    say "Nothing that bears the mark $MARK is in this tenant."
+    say "Nothing to delete: this tenant has no objects with the mark $MARK."
   fi
   clean_env
 }
 
+# Sets API_NAME, YES and DRY_RUN.
 parse_arguments() {
   API_NAME='' YES=''
   local argument
@@ -52,106 +54,113 @@ parse_arguments() {
         exit 2
         ;;
       *)
-        [[ -z $API_NAME ]] || {
+        if [[ -n $API_NAME ]]; then
           usage >&2
           exit 2
-        }
-        parse_name "$argument"
+        fi
+        validate_name "$argument"
         API_NAME=$argument
         ;;
     esac
   done
 }
 
-# By the mark in .env, or by the one that follows from a name given. With neither, nothing is ours to delete:
-# the default name's mark could be another clone's.
+# Sets MARK, from the API_NAME argument or from .env, and KEEP_ENV. There is no default: the mark of the default name
+# may belong to another clone.
 find_mark() {
+  local recorded
   KEEP_ENV=''
-  MARK=$(env_note "$ENV_MARK")
+  recorded=$(env_note "$ENV_MARK")
   if [[ -n $API_NAME ]]; then
-    [[ -z $MARK || $MARK == "$(mark_of "$API_NAME")" ]] || KEEP_ENV=yes
     MARK=$(mark_of "$API_NAME")
-  elif [[ -z $MARK ]]; then
-    die "$ENV_FILE does not say what setup.sh made. If it was interrupted, add the API's name: ${0##*/}" \
-      'tenant-tasks-api, say. Nothing was changed.'
+    if [[ -n $recorded && $recorded != "$MARK" ]]; then
+      KEEP_ENV=yes
+    fi
+  elif [[ -n $recorded ]]; then
+    MARK=$recorded
+  else
+    die "$ENV_FILE has no lines from setup.sh. If setup.sh was interrupted, add the name of the API, for example:" \
+      "${0##*/} tenant-tasks-api. Nothing was changed."
   fi
 }
 
-# Writes `path<tab>what` of what is there into $WORK/alive, and `id<tab>what` of all that is to be purged, in
-# order, into $WORK/purge. Registrations come last: as long as they are there, the next run finds their service
-# principals by them.
-# shellcheck disable=SC2016 # the conditions are jq's
-find_ours() {
-  local role kind clients=''
+# Writes `path<tab>label` of each existing object to $WORK/alive, and `id<tab>label` of each object to purge to
+# $WORK/purge. Registrations are purged last: after an interruption, the next run finds service principals by them.
+# Sets GRAPH_RESPONSE.
+find_objects() {
+  local role kind deleted_apps marked clients=''
   : >"$WORK/alive"
   : >"$WORK/purge"
   : >"$WORK/purge-last"
   graph_list "/directory/deletedItems/microsoft.graph.application?\$select=id,appId,uniqueName,displayName"
-  DELETED_APPS=$GRAPH_ANSWER
+  deleted_apps=$GRAPH_RESPONSE
   for role in $ROLES; do
-    if find_user "$(upn_of "$role")" && user_is_ours; then
-      note_alive users 'the user' userPrincipalName purge
+    if find_user "$(upn_of "$role")" && has_user_mark; then
+      list_alive users 'the user' userPrincipalName purge
     fi
   done
   for kind in spa api; do
     if find_application '' "$MARK.$kind"; then
-      note_alive applications 'the registration' displayName purge-last
-      clients="$clients $(jq -r '.appId' <<<"$GRAPH_ANSWER")"
-      # It goes with its application, but is purged on its own.
+      list_alive applications 'the registration' displayName purge-last
+      clients="$clients $(jq -r '.appId' <<<"$GRAPH_RESPONSE")"
+      # Deleting the application also deletes its service principal, but purging does not include it.
       if graph_read "/servicePrincipals(appId='${clients##* }')?\$select=id,displayName"; then
-        jq -r '"\(.id)\tthe service principal of \(.displayName)"' <<<"$GRAPH_ANSWER" >>"$WORK/purge"
+        list_purge 'the service principal of' displayName purge <<<"$GRAPH_RESPONSE"
       fi
     fi
-    note_deleted "$DELETED_APPS" '.uniqueName == $mark' "$MARK.$kind" 'the registration \(.displayName)' purge-last
-    clients="$clients $(jq -r --arg mark "$MARK.$kind" '.[] | select(.uniqueName == $mark) | .appId' <<<"$DELETED_APPS")"
+    marked=$(jq -c --arg mark "$MARK.$kind" '.[] | select(.uniqueName == $mark)' <<<"$deleted_apps")
+    list_purge 'the registration' displayName purge-last <<<"$marked"
+    clients="$clients $(jq -rs 'map(.appId) | join(" ")' <<<"$marked")"
   done
   graph_list "/directory/deletedItems/microsoft.graph.user?\$select=id,userPrincipalName,department"
-  note_deleted "$GRAPH_ANSWER" '.department == $mark' "$MARK" 'the user \(.userPrincipalName)' purge
+  jq -c --arg mark "$MARK" '.[] | select(.department == $mark)' <<<"$GRAPH_RESPONSE" |
+    list_purge 'the user' userPrincipalName purge
   graph_list "/directory/deletedItems/microsoft.graph.servicePrincipal?\$select=id,appId,displayName"
-  note_deleted "$GRAPH_ANSWER" '.appId as $id | $mark | split(" ") | any(. == $id)' "$clients" \
-    'the service principal of \(.displayName)' purge
+  jq -c --arg clients "$clients" '.[] | select(.appId as $id | any($clients | split(" ")[]; . == $id))' \
+    <<<"$GRAPH_RESPONSE" | list_purge 'the service principal of' displayName purge
   cat "$WORK/purge-last" >>"$WORK/purge"
 }
 
-# note_alive COLLECTION WHAT NAME FILE: GRAPH_ANSWER is ours.
-note_alive() {
-  jq -r --arg path "/$1" --arg what "$2" "\"\\(\$path)/\\(.id)\\t\\(\$what) \\(.$3)\"" <<<"$GRAPH_ANSWER" >>"$WORK/alive"
-  jq -r --arg what "$2" "\"\\(.id)\\t\\(\$what) \\(.$3)\"" <<<"$GRAPH_ANSWER" >>"$WORK/$4"
+# list_alive COLLECTION TYPE NAME_FIELD PURGE_FILE: adds the object in GRAPH_RESPONSE to both lists.
+list_alive() {
+  jq -r --arg path "/$1" --arg type "$2" --arg name "$3" '"\($path)/\(.id)\t\($type) \(.[$name])"' \
+    <<<"$GRAPH_RESPONSE" >>"$WORK/alive"
+  list_purge "$2" "$3" "$4" <<<"$GRAPH_RESPONSE"
 }
 
-# note_deleted ROWS CONDITION MARK WHAT FILE: those of the rows that are ours; WHAT may use a row's properties.
-note_deleted() {
-  jq -r --arg mark "$3" ".[] | select(.id != null and ($2)) | \"\\(.id)\\t$4\"" <<<"$1" >>"$WORK/$5"
+# list_purge TYPE NAME_FIELD PURGE_FILE: adds the objects on standard input.
+list_purge() {
+  jq -r --arg type "$1" --arg name "$2" 'select(.id != null) | "\(.id)\t\($type) \(.[$name])"' >>"$WORK/$3"
 }
 
 confirm() {
   local answer
-  say 'To be deleted for good, by the mark of setup.sh:'
+  say 'These objects have the mark of setup.sh and will be deleted permanently:'
   cut -f 2 "$WORK/alive" "$WORK/purge" | sort -u | sed 's/^/  /'
   [[ -z $YES && -z $DRY_RUN ]] || return 0
-  [[ -t 0 ]] || die 'nothing was changed: there is nobody to ask here, so add --yes'
-  read -r -p 'Go on? [y/N] ' answer
-  [[ $answer == [yY]* ]] || die 'nothing was changed'
+  [[ -t 0 ]] || die 'cannot ask for confirmation: standard input is not a terminal. Add --yes. Nothing was changed.'
+  read -r -p 'Continue? [y/N] ' answer
+  [[ $answer == [yY]* ]] || die 'canceled. Nothing was changed.'
 }
 
 delete_all() {
-  local path what
-  while IFS=$'\t' read -r path what; do
-    graph_write "delete $what" delete "$path"
+  local path label
+  while IFS=$'\t' read -r path label; do
+    graph_write "delete $label" delete "$path"
   done <"$WORK/alive"
 }
 
 purge_all() {
-  local id what
-  while IFS=$'\t' read -r id what; do
+  local id label
+  while IFS=$'\t' read -r id label; do
     if [[ -n $DRY_RUN ]] || is_deleted "$id"; then
-      graph_write "purge $what" delete "/directory/deletedItems/$id" ||
-        say "left among the deleted, for an administrator or the 30 days after which it goes by itself: $what"
+      graph_write "purge $label" delete "/directory/deletedItems/$id" ||
+        say "not purged: $label. It stays among the deleted objects for 30 days unless an administrator purges it."
     fi
   done <"$WORK/purge"
 }
 
-# is_deleted ID: waits a little for it to appear among the deleted.
+# is_deleted ID: waits a few seconds for the object to appear among the deleted objects.
 is_deleted() {
   local try=1
   until graph_read "/directory/deletedItems/$1"; do
@@ -161,24 +170,24 @@ is_deleted() {
   done
 }
 
-# What setup.sh wrote goes; an allow-list that has grown since, and lines of others in the block, stay.
+# Removes the lines of setup.sh. Keeps an allow-list that was extended and lines that the operator added to the block.
 clean_env() {
   local kept tenants
-  [[ -z $KEEP_ENV ]] || {
-    say "$ENV_FILE is of another registration, and stays as it is."
+  if [[ -n $KEEP_ENV ]]; then
+    say "$ENV_FILE belongs to another registration and was not changed."
     return 0
-  }
+  fi
   [[ -n $(env_note "$ENV_MARK") ]] || return 0
-  tenants=$(env_setting ALLOWED_TENANT_IDS in || true)
+  tenants=$(env_setting ALLOWED_TENANT_IDS inside || true)
   kept=$(
     [[ -z $tenants || $tenants == "$TENANT_ID" ]] || say "ALLOWED_TENANT_IDS=$tenants"
-    env_foreign
+    env_operator_lines
   )
   if [[ -n $DRY_RUN ]]; then
-    say "would take setup.sh's lines out of $ENV_FILE"
+    say "would remove the lines of setup.sh from $ENV_FILE"
   else
     env_replace "$kept"
-    say "done: setup.sh's lines are out of $ENV_FILE"
+    say "done: remove the lines of setup.sh from $ENV_FILE"
   fi
 }
 
