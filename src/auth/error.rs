@@ -9,14 +9,14 @@ use std::{
 };
 
 use serde_json::Value;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use super::role::Role;
 use crate::ids::{KeyId, TenantId};
 
 /// Why a request has no principal, or why its principal lacks a privilege.
-#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum AuthError {
@@ -57,7 +57,7 @@ pub enum AuthError {
 }
 
 /// What is wrong with a token. A closed set, so that metrics have a bounded number of label values.
-#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, IntoStaticStr, PartialEq, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum InvalidToken {

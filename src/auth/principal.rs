@@ -68,18 +68,11 @@ impl Principal {
 
     /// Size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let Identity {
-            name,
-            email,
-            roles,
-            scopes,
-            ..
-        } = &*self.0;
-        let roles: usize = roles
-            .iter()
-            .map(|role| size_of::<String>() + role.len())
-            .sum();
-        size_of::<Identity>() + name.len() + email.len() + scopes.len() + roles
+        let identity = &*self.0;
+        let roles = identity.roles.iter();
+        let roles: usize = roles.map(|role| size_of::<String>() + role.len()).sum();
+        let texts = identity.name.len() + identity.email.len() + identity.scopes.len();
+        size_of::<Identity>() + texts + roles
     }
 
     /// The caller's tenant: the `tid` claim.

@@ -48,13 +48,10 @@ impl RateLimit {
 
     /// Whether an event is allowed now.
     pub(super) fn is_available(&self, now: Duration) -> bool {
-        let Limit {
-            burst,
-            interval,
-            spacing,
-        } = self.limit;
-        let is_too_soon = self.last_taken.is_some_and(|last| now < last + spacing);
-        !is_too_soon && self.full_at <= now + interval * (burst - 1)
+        let limit = self.limit;
+        let last_taken = self.last_taken;
+        let is_too_soon = last_taken.is_some_and(|last| now < last + limit.spacing);
+        !is_too_soon && self.full_at <= now + limit.interval * (limit.burst - 1)
     }
 
     /// Whether the whole burst is available.

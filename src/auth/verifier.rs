@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
@@ -59,7 +59,7 @@ pub struct TokenPolicy {
 }
 
 /// Why no token can be verified now.
-#[derive(Clone, Copy, Debug, Eq, Error, IntoStaticStr, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Error, IntoStaticStr, PartialEq, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum NotReady {
     /// No signing key of any allowed tenant is cached.

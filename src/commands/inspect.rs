@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    auth::{
-        Inspection, Principal, Verifier,
-        role::{Coverage, Permissions},
-    },
+    auth::{Inspection, Principal, Verifier, role::Coverage},
     clock::SystemClock,
     config::{Config, env_file},
     error::ApiError,
@@ -78,11 +75,8 @@ fn read_token() -> anyhow::Result<String> {
 
 /// Prints the user's permissions. Returns whether the user may see tasks.
 fn print_accepted(principal: &Principal) -> bool {
-    let Permissions {
-        see,
-        change,
-        delete,
-    } = principal.permissions();
+    let permissions = principal.permissions();
+    let (see, change) = (permissions.see, permissions.change);
     let may_see = see != Coverage::Nothing;
     println!("This token is accepted.");
     if !may_see {
@@ -103,7 +97,11 @@ fn print_accepted(principal: &Principal) -> bool {
     println!("  change tasks      {}", covered(change));
     println!(
         "  delete tasks      {}",
-        if delete { "yes" } else { "no (403)" }
+        if permissions.delete {
+            "yes"
+        } else {
+            "no (403)"
+        }
     );
     may_see
 }

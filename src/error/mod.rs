@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -38,7 +38,7 @@ const RATE_LIMIT_RETRY_AFTER: Duration = Duration::from_secs(1);
 const READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request fails.
-#[derive(Debug, Error, IntoStaticStr)]
+#[derive(Debug, Error, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum ApiError {
     /// The caller is not authenticated or not authorized.

@@ -117,10 +117,8 @@ impl Connections {
     /// has been busy for too long. Within a class, the one that has been in this state longest.
     pub(super) fn evict_one(&self, limits: &Limits) {
         let open = self.lock();
-        let candidates = open.values().filter_map(|state| {
-            let rank = state.eviction_rank(limits)?;
-            Some((rank, state))
-        });
+        let states = open.values();
+        let candidates = states.filter_map(|state| Some((state.eviction_rank(limits)?, state)));
         if let Some((_, state)) = candidates.min_by_key(|&(rank, _)| rank) {
             state.is_evicted.store(true, Ordering::Relaxed);
             state.signal.notify_one();

@@ -9,7 +9,7 @@ pub mod store;
 
 use std::sync::Arc;
 
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::{IntoParams, ToSchema};
 
@@ -91,7 +91,7 @@ pub struct Listing {
 
 /// Why a store operation failed. A failed operation has changed nothing. Exception: after
 /// `Unavailable`, the whole operation may have been applied.
-#[derive(Debug, Error, IntoStaticStr)]
+#[derive(Debug, Error, IntoStaticStr, VariantNames)]
 pub enum StoreError {
     /// The store cannot be reached, or failed.
     #[error("the task store is unavailable: {0}")]

@@ -13,7 +13,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -35,7 +35,7 @@ pub struct CreateTask {
 pub struct TaskPath(pub TaskId);
 
 /// Why a path, a query or a body is rejected.
-#[derive(Clone, Debug, Error, IntoStaticStr)]
+#[derive(Clone, Debug, Error, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum RequestError {
     /// Invalid members, one entry for each.

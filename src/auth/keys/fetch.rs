@@ -69,10 +69,7 @@ pub async fn fetch_keys(
 impl FetchError {
     /// Whether this is Entra's response for a tenant that does not exist.
     pub(super) fn is_absent_tenant(&self) -> bool {
-        let Self::Status(status) = self else {
-            return false;
-        };
-        matches!(*status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+        matches!(self, Self::Status(status) if [400, 404].contains(&status.as_u16()))
     }
 }
 

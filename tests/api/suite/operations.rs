@@ -7,9 +7,10 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
-    process::Output,
+    net::{TcpListener, TcpStream},
+    process::{Command, Output},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -339,4 +340,68 @@ async fn body_that_never_arrives_gets_408() {
         app.send(Method::GET, "/health", None, None).await.status,
         StatusCode::OK
     );
+}
+
+/// Requests without a reader of standard error, more than the buffer of log lines and the pipe hold.
+const UNREAD_REQUESTS: usize = 20_000;
+
+#[test]
+fn unread_log_drops_lines_and_blocks_nothing() {
+    let free_port = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let (port, metrics_port) = (free_port(), free_port());
+    let metrics_addr = format!("127.0.0.1:{metrics_port}");
+    let (mut command, _directory) = command(&[
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_HOME_TENANT_ID", CONTOSO.id),
+        ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
+        ("PORT", &port),
+        ("METRICS_ADDR", &metrics_addr),
+    ]);
+    let mut process = command.spawn().unwrap();
+    let connect = |address: &str| {
+        let started = Instant::now();
+        loop {
+            match TcpStream::connect(address) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut stream = connect(&format!("127.0.0.1:{port}"));
+    let mut reader = stream.try_clone().unwrap();
+    let answers = thread::spawn(move || {
+        let mut answers = String::new();
+        reader.read_to_string(&mut answers).unwrap();
+        answers.matches("HTTP/1.1 200").count()
+    });
+    let request = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream
+        .write_all(request.repeat(UNREAD_REQUESTS - 1).as_bytes())
+        .unwrap();
+    let last = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(last.as_bytes()).unwrap();
+    assert_eq!(answers.join().unwrap(), UNREAD_REQUESTS);
+
+    let mut metrics = connect(&metrics_addr);
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    metrics.write_all(request.as_bytes()).unwrap();
+    let mut page = String::new();
+    metrics.read_to_string(&mut page).unwrap();
+    let dropped = page
+        .lines()
+        .find_map(|line| line.strip_prefix("tenant_tasks_log_lines_dropped_total "));
+    assert_ne!(dropped, Some("0"), "lines are dropped");
+
+    let started = Instant::now();
+    let signal = Command::new("kill")
+        .arg(process.id().to_string())
+        .status()
+        .unwrap();
+    assert!(signal.success());
+    assert!(process.wait().unwrap().success());
+    assert!(started.elapsed() < Duration::from_secs(5));
 }

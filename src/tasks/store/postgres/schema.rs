@@ -96,9 +96,9 @@ async fn reject_exempt_role(client: &Client) -> Result<(), DatabaseError> {
     let role = client.query_one(sql, &[]).await?;
     let problems = [
         "DATABASE_URL connects as a superuser, and row security does not bind superusers: \
-         create a role for the service, as the README shows",
+         create a role for the service, as src/docs/postgres.md shows",
         "DATABASE_URL connects as a role with BYPASSRLS, and row security does not bind it: \
-         create a role for the service, as the README shows",
+         create a role for the service, as src/docs/postgres.md shows",
     ];
     for (index, problem) in problems.into_iter().enumerate() {
         if role.get(index) {
