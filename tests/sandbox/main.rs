@@ -1,7 +1,8 @@
 //! The service and a mock Entra on this machine, without an Azure account.
 //!
 //! The API listens on `PORT` (8000), the mock Entra on `ENTRA_PORT` (8001). Apart from these, only `RUST_LOG` and
-//! `LOG_FORMAT` are read from the environment.
+//! `LOG_FORMAT` are read from the environment. With `--env`, it prints the `.env` with which the service itself runs
+//! beside this local Entra.
 
 #[expect(dead_code, reason = "the sandbox does not use all test fixtures")]
 #[path = "../support/mod.rs"]
@@ -19,7 +20,7 @@ use support::{
 use tenant_tasks::{
     auth::Verifier,
     clock::SystemClock,
-    config::{Config, settings::Variables},
+    config::Config,
     routes::{self, AppState},
     server,
     tasks::store::Tasks,
@@ -39,12 +40,23 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    match env::args().nth(1).as_deref() {
+        None => {}
+        Some("--env") => return print_env_file(),
+        Some(_) => return Err("usage: sandbox [--env]".into()),
+    }
     let stop = server::shutdown_signal()?;
     let clock = Arc::new(SystemClock::new());
     let entra = MockEntra::start(listen("ENTRA_PORT", "8001").await?, clock.clone());
     let listener = listen("PORT", "8000").await?;
 
-    let config = Config::parse(&settings(&entra))?;
+    let mut variables = settings(&entra.authority);
+    for name in ["RUST_LOG", "LOG_FORMAT"] {
+        variables.extend(variable(name).map(|value| (name, value)));
+    }
+    let variables = variables.into_iter();
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let config = Config::parse(&variables.collect())?;
     let _log = Log::start(config.log_filter, config.log_format, None);
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
@@ -75,27 +87,37 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn settings(entra: &MockEntra) -> Variables {
-    let mut settings = Variables::from([
-        ("AZURE_API_CLIENT_ID".to_owned(), API_CLIENT_ID.to_owned()),
-        ("AZURE_AUTHORITY_HOST".to_owned(), entra.authority.clone()),
-        ("AZURE_SPA_CLIENT_ID".to_owned(), SPA_CLIENT_ID.to_owned()),
+/// Prints the `.env` with which the service itself runs beside the local Entra of this sandbox.
+fn print_env_file() -> Result<(), Box<dyn std::error::Error>> {
+    let authority = format!("http://127.0.0.1:{}", port("ENTRA_PORT", "8001")?);
+    println!("# For the service beside the local Entra of the sandbox.");
+    for (name, value) in settings(&authority) {
+        println!("{name}={value}");
+    }
+    println!("PORT=8080");
+    Ok(())
+}
+
+fn settings(authority: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID.to_owned()),
+        ("AZURE_AUTHORITY_HOST", authority.to_owned()),
+        ("AZURE_SPA_CLIENT_ID", SPA_CLIENT_ID.to_owned()),
         (
-            "ALLOWED_TENANT_IDS".to_owned(),
+            "ALLOWED_TENANT_IDS",
             format!("{},{}", CONTOSO.id, FABRIKAM.id),
         ),
-    ]);
-    for name in ["RUST_LOG", "LOG_FORMAT"] {
-        settings.extend(variable(name).map(|value| (name.to_owned(), value)));
-    }
-    settings
+    ]
+}
+
+fn port(variable_name: &str, default: &str) -> Result<u16, String> {
+    let port = variable(variable_name).unwrap_or_else(|| default.to_owned());
+    port.parse()
+        .map_err(|_| format!("{variable_name} must be a port number"))
 }
 
 async fn listen(variable_name: &str, default: &str) -> Result<TcpListener, String> {
-    let port = variable(variable_name).unwrap_or_else(|| default.to_owned());
-    let port: u16 = port
-        .parse()
-        .map_err(|_| format!("{variable_name} must be a port number"))?;
+    let port = port(variable_name, default)?;
     TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(|error| {
