@@ -6,7 +6,8 @@
 
 A ratio divides figures of the same round. The median of the rounds is the result. A response that is not 200 ends
 the run, because error responses are faster than others. Everything that is missing is installed into target/bench,
-which also receives result.json. A run of everything also replaces result.svg.
+which also receives result.json: a run of some parts keeps the results of the others. A run of everything, or of some
+parts with --publish, also replaces result.svg and the tables of src/docs/performance.md.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import tempfile
 from . import limits, loads, observed, plan, postgres, report
 from .install import install
 from .machine import cores, exit_on_failure
-from .paths import CHART, INSTALLED
+from .paths import CHART, GUIDE, INSTALLED
 from .servers import mock_entra, started_contestants
 
 # Parts that measure tenant-tasks alone. Each returns rows of report.row.
@@ -36,7 +37,7 @@ class Options:
     seconds: int
     new_tokens_per_round: int
     big_list_tasks: int
-    replace_chart: bool
+    publish: bool
 
     @property
     def loads(self):
@@ -57,6 +58,7 @@ def parse_options():
     parser.add_argument("--only", help=f"some of {','.join(ALL_PARTS)}", metavar="PART,…")
     parser.add_argument("--rounds", type=int, default=5, choices=range(1, 21), metavar="1..20")
     parser.add_argument("--seconds", type=int, default=3, choices=range(1, 61), metavar="1..60")
+    parser.add_argument("--publish", action="store_true", help="replace the chart and the tables of the guide")
     parser.add_argument("--quick", action="store_true", help="one round of one second, loads only")
     arguments = parser.parse_args()
     parts = arguments.only.split(",") if arguments.only else ALL_PARTS
@@ -66,14 +68,14 @@ def parse_options():
         parser.error("the tokens would expire during the run")
     if arguments.quick:
         quick_loads = [part for part in parts if part in plan.LOADS]
-        return Options(quick_loads, 1, 1, new_tokens_per_round=2000, big_list_tasks=500, replace_chart=False)
+        return Options(quick_loads, 1, 1, new_tokens_per_round=2000, big_list_tasks=500, publish=False)
     return Options(
         parts,
         arguments.rounds,
         arguments.seconds,
         new_tokens_per_round=plan.NEW_TOKENS_PER_ROUND,
         big_list_tasks=plan.BIG_LIST_TASKS,
-        replace_chart=not arguments.only,
+        publish=arguments.publish or not arguments.only,
     )
 
 
@@ -103,9 +105,18 @@ def measure(options):
 
 def write(result, options):
     """Writes the results so far, because the remaining parts take minutes and may fail."""
-    (INSTALLED / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    if options.replace_chart:
+    file = INSTALLED / "result.json"
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    for by_load in ["rates", "busy"]:
+        if by_load in result:
+            result[by_load] = earlier.get(by_load, {}) | result[by_load]
+    result = earlier | result
+    if "rates" in result:
+        result["ratios"] = report.ratios(result["rates"], result["rsa_verify_seconds"])
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    if options.publish and {"rates", *SEPARATE_PARTS} <= result.keys():
         CHART.write_text(report.chart(result))
+        GUIDE.write_text(report.replace_tables(GUIDE.read_text(), result, list(SEPARATE_PARTS)))
 
 
 if __name__ == "__main__":

@@ -16,3 +16,4 @@ OBSERVABILITY = HERE.parent / "observability"
 # What install.py creates, and result.json.
 INSTALLED = TARGET / "bench"
 CHART = HERE / "result.svg"
+GUIDE = ROOT / "src" / "docs" / "performance.md"

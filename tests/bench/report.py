@@ -94,6 +94,38 @@ def print_table(rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def replace_tables(guide, result, parts):
+    """Returns the guide with the tables of this result between its two markers."""
+    start, end = "<!-- tables: written by tests/bench/run -->\n", "<!-- end of tables -->"
+    before, _, rest = guide.partition(start)
+    after = rest.partition(end)[2]
+    tables = [markdown_ratios(result["ratios"]), *(markdown_rows(part, result[part]) for part in parts)]
+    return before + start + "\n" + "\n".join(tables) + "\n" + end + after
+
+
+def markdown_ratios(rows):
+    table = [("tenant-tasks", "at least", "measured", "lowest … highest")]
+    for row in rows:
+        bound = "–" if row["bound"] is None else f"{row['bound']:g}"
+        spread = f"{row['lowest']:.2f} … {row['highest']:.2f}"
+        table.append((row["measure"], bound, f"{row['value']:.2f}", spread))
+    return markdown(table)
+
+
+def markdown_rows(part, rows):
+    table = [(f"`{part}`", "bound", "measured", "note")]
+    for row in rows:
+        sign = "≥" if row["better"] == "higher" else "≤"
+        bound = "–" if row["bound"] is None else f"{sign} {row['bound']:g}"
+        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}".strip(), row["note"]))
+    return markdown(table)
+
+
+def markdown(table):
+    head, *rows = (f"| {' | '.join(cells)} |" for cells in table)
+    return "\n".join([head, "|---" * len(table[0]) + "|", *rows, ""])
+
+
 def chart(result):
     """Returns an SVG with bars of requests per second and one panel per load, for light and dark pages."""
     width, bar, gap, left = 860, 20, 8, 270
