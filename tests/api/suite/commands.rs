@@ -170,13 +170,13 @@ fn invalid_tenant_change_leaves_env_file_unchanged() {
             ["tenants", "remove", contoso],
             Some(&open),
             none,
-            "ALLOW_ANY_TENANT=true allows any tenant",
+            "ALLOW_ANY_TENANT=true allows every tenant",
         ),
         (
             ["tenants", "add", fabrikam],
             Some(&open),
             none,
-            "ALLOW_ANY_TENANT=true allows any tenant",
+            "ALLOW_ANY_TENANT=true allows every tenant",
         ),
         (
             ["tenants", "remove", contoso],
