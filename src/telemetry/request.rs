@@ -3,7 +3,7 @@
 //! A log line contains the route, but not the path or query, which may contain a token. Every
 //! metric label has a fixed set of values, so that the number of time series is bounded.
 
-use std::{thread, time::Duration};
+use std::{mem, thread, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -59,9 +59,9 @@ pub(super) struct RefusalLabels {
 
 /// A request in progress. If dropped before it is answered, it is recorded as canceled (499).
 struct RequestRecord {
-    id: Uuid,
-    /// The route as the router names it.
-    route: String,
+    id: String,
+    /// The route as the router names it; `None` if no route matches.
+    route: Option<MatchedPath>,
     method: &'static str,
     trace_id: Option<String>,
     caller: RequestLog,
@@ -85,35 +85,33 @@ pub(crate) async fn observe(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let id = Uuid::new_v4();
-    let record = RequestRecord::new(&request, metrics, id);
+    let record = RequestRecord::new(&request, metrics);
     request.extensions_mut().insert(record.caller.clone());
     // Costs nothing unless spans are exported or the log filter enables debug lines.
     let span = tracing::debug_span!(
         "request",
-        request_id = %id,
-        otel.name = format_args!("{} {}", record.method, record.route),
+        request_id = %record.id,
+        otel.name = format_args!("{} {}", record.method, record.route()),
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.request.method = record.method,
-        http.route = record.route,
+        http.route = record.route(),
         http.response.status_code = field::Empty,
         reason = field::Empty,
     );
     otlp::continue_trace(&span, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
-    record.finish(&response, &span);
-    let id = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits");
+    let id = record.finish(&response, &span);
+    let id = HeaderValue::try_from(id).expect("hexadecimal digits");
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 
 impl RequestRecord {
-    fn new(request: &Request, metrics: RequestMetrics, id: Uuid) -> Self {
-        let matched = request.extensions().get::<MatchedPath>();
+    fn new(request: &Request, metrics: RequestMetrics) -> Self {
         Self {
-            id,
-            route: matched.map_or("none", MatchedPath::as_str).to_owned(),
+            id: Uuid::new_v4().to_string(),
+            route: request.extensions().get().cloned(),
             method: method(request.method()),
             trace_id: otlp::trace_id(request.headers()).map(str::to_owned),
             caller: RequestLog::default(),
@@ -123,7 +121,12 @@ impl RequestRecord {
         }
     }
 
-    fn finish(mut self, response: &Response, span: &Span) {
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("none", MatchedPath::as_str)
+    }
+
+    /// Records the response. Returns the request id.
+    fn finish(mut self, response: &Response, span: &Span) -> String {
         self.is_answered = true;
         self.trace_id = otlp::exported_trace_id(span).or(self.trace_id.take());
         let error = response.extensions().get::<ErrorContext>();
@@ -136,12 +139,13 @@ impl RequestRecord {
             span.record("otel.status_code", "ERROR");
         }
         self.record(status.as_u16(), error);
+        mem::take(&mut self.id)
     }
 
     fn record(&self, status: u16, error: Option<&ErrorContext>) {
         let duration = self.started_at.elapsed();
         let labels = RequestLabels {
-            route: self.route.clone(),
+            route: self.route().to_owned(),
             method: self.method,
             status,
         };
@@ -171,7 +175,7 @@ impl RequestRecord {
                     request_id = %self.id,
                     trace_id = self.trace_id,
                     method = self.method,
-                    route = self.route,
+                    route = self.route(),
                     status,
                     duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
                     tenant = owner.map(|owner| field::display(owner.tenant)),
