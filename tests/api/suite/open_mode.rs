@@ -31,6 +31,14 @@ fn unverifiable_token(template: &Token, number: usize) -> String {
         .unsigned()
 }
 
+async fn assert_rejected(app: &TestApp, token: &str) {
+    let result = app.verifier.verify(token, &RequestLog::default()).await;
+    assert!(matches!(
+        result,
+        Err(AuthError::InvalidToken(_) | AuthError::KeysUnavailable { .. })
+    ));
+}
+
 async fn start_open_mode() -> TestApp {
     TestApp::start_with(&[("ALLOW_ANY_TENANT", "true")]).await
 }
@@ -76,17 +84,7 @@ async fn flood_of_unknown_tenants_evicts_no_proven_tenant() {
     assert_eq!(app.me(&contoso_token).await.status, StatusCode::OK);
     let template = app.entra.v1(CONTOSO, ADMIN);
     for number in 0..5000 {
-        let result = app
-            .verifier
-            .verify(
-                &unverifiable_token(&template, number),
-                &RequestLog::default(),
-            )
-            .await;
-        assert!(matches!(
-            result,
-            Err(AuthError::InvalidToken(_) | AuthError::KeysUnavailable { .. })
-        ));
+        assert_rejected(&app, &unverifiable_token(&template, number)).await;
     }
     assert_eq!(
         app.entra.all_fetches(),
@@ -137,15 +135,7 @@ async fn tenant_proven_during_a_flood_stays_cached() {
         for number in 0..1500 {
             // The fetch limit for unproven tenants allows one fetch every 50 ms.
             app.clock.step(Duration::from_millis(50));
-            assert!(
-                app.verifier
-                    .verify(
-                        &unverifiable_token(&template, number),
-                        &RequestLog::default()
-                    )
-                    .await
-                    .is_err()
-            );
+            assert_rejected(&app, &unverifiable_token(&template, number)).await;
         }
     };
     let (answer, ()) = tokio::join!(app.me(&fabrikam_token), flood);
