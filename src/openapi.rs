@@ -29,7 +29,7 @@ use crate::{
     health,
     ids::TaskId,
     me,
-    tasks::{Title, handlers, request::FieldError},
+    tasks::{handlers, request::FieldError},
 };
 
 /// The settings that the description and the page need.
@@ -193,7 +193,7 @@ fn request_id_header() -> openapi::Header {
         .build()
 }
 
-// The derive macro does not support these bounds and patterns.
+// The derive macro does not support these bounds.
 
 impl PartialSchema for TaskId {
     fn schema() -> RefOr<Schema> {
@@ -205,23 +205,4 @@ impl PartialSchema for TaskId {
     }
 }
 
-impl PartialSchema for Title {
-    fn schema() -> RefOr<Schema> {
-        const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
-        const WHITE: &str = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
-        let pattern = format!("^[^{CONTROL}]*[^{CONTROL}{WHITE}][^{CONTROL}]*$");
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(
-                "Not blank, without control characters, stored exactly as sent",
-            ))
-            .min_length(Some(1))
-            .max_length(Some(Title::MAX_CHARS))
-            .pattern(Some(pattern))
-            .examples(["Buy milk"])
-            .into()
-    }
-}
-
 impl ToSchema for TaskId {}
-impl ToSchema for Title {}

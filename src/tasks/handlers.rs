@@ -63,12 +63,14 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
-    CreateTask { title }: CreateTask,
+    new: CreateTask,
 ) -> Result<Json<TaskBody>, ApiError> {
     let owner = editor.principal().owner();
-    let owner_name = editor.principal().name().to_owned();
-    let task = tasks.insert(owner, NewTask { title, owner_name }).await?;
-    Ok(Json(TaskBody(task)))
+    let new = NewTask {
+        content: new.into(),
+        owner_name: editor.principal().name().to_owned(),
+    };
+    Ok(Json(TaskBody(tasks.insert(owner, new).await?)))
 }
 
 /// Changes a task.

@@ -1,11 +1,12 @@
 //! Tasks: the domain types. They do not depend on tokens or on axum.
 //!
-//! Only [`Title::parse`] creates a [`Title`] from input, so the store holds only valid titles.
+//! [`Content`] is what another kind of resource would replace.
 
 pub mod handlers;
 pub mod request;
 pub mod response;
 pub mod store;
+pub mod title;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::{IntoParams, ToSchema};
 
+use self::title::Title;
 use crate::ids::{Owner, TaskId};
 
 /// A task in the store.
@@ -24,6 +26,13 @@ pub struct Task {
     pub owner: Owner,
     /// The owner's name when the task was created. In memory, the owner's tasks share the text.
     pub owner_name: Arc<str>,
+    /// What users write.
+    pub content: Content,
+}
+
+/// The part of a task that users write. The store in memory does not look inside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Content {
     /// The title.
     pub title: Title,
     /// Whether the task is done.
@@ -33,13 +42,13 @@ pub struct Task {
 /// A task to create. The store assigns the id.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// The title.
-    pub title: Title,
+    /// What the user wrote.
+    pub content: Content,
     /// The owner's current name.
     pub owner_name: String,
 }
 
-/// The changes to a task. A member that is left out stays the same.
+/// The changes to the content of a task. A member that is left out stays the same.
 #[derive(Clone, Debug, Default, ToSchema)]
 pub struct TaskUpdate {
     /// A new title.
@@ -48,24 +57,6 @@ pub struct TaskUpdate {
     /// Whether the task is done.
     #[schema(nullable = false)]
     pub completed: Option<bool>,
-}
-
-/// A title: 1 to 500 characters, not blank, no control characters, stored exactly as sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Title(Box<str>);
-
-/// Why a text is not a [`Title`].
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[expect(missing_docs, reason = "the error texts say what the variants mean")]
-pub enum TitleError {
-    #[error("String should have at least 1 character")]
-    Empty,
-    #[error("String should have at most {} characters", Title::MAX_CHARS)]
-    TooLong,
-    #[error("String should not contain control characters")]
-    Control,
-    #[error("String should not be blank")]
-    Blank,
 }
 
 /// Which part of a list to return.
@@ -106,41 +97,20 @@ pub enum StoreError {
     },
 }
 
+impl Content {
+    /// Makes the changes.
+    pub fn apply(&mut self, update: TaskUpdate) {
+        let TaskUpdate { title, completed } = update;
+        if let Some(title) = title {
+            self.title = title;
+        }
+        if let Some(completed) = completed {
+            self.completed = completed;
+        }
+    }
+}
+
 impl Page {
     /// The largest `limit`.
     pub(crate) const MAX_LIMIT: usize = 1000;
-}
-
-impl Title {
-    /// The longest title, in Unicode scalar values.
-    pub const MAX_CHARS: usize = 500;
-
-    /// Parses a title without changing it.
-    ///
-    /// # Errors
-    ///
-    /// The first [`TitleError`] that applies.
-    pub fn parse(text: String) -> Result<Self, TitleError> {
-        if text.is_empty() {
-            Err(TitleError::Empty)
-        } else if text.chars().count() > Self::MAX_CHARS {
-            Err(TitleError::TooLong)
-        } else if text.chars().any(char::is_control) {
-            Err(TitleError::Control)
-        } else if text.trim().is_empty() {
-            Err(TitleError::Blank)
-        } else {
-            Ok(Self(text.into()))
-        }
-    }
-
-    /// A title from the store, which was parsed before it was stored.
-    fn from_store(text: String) -> Self {
-        Self(text.into())
-    }
-
-    /// The title as it was sent.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }

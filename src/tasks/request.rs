@@ -17,7 +17,10 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::{Page, TaskUpdate, Title, TitleError};
+use super::{
+    Content, Page, TaskUpdate,
+    title::{Title, TitleError},
+};
 use crate::ids::TaskId;
 
 /// The largest body, in bytes.
@@ -75,6 +78,16 @@ impl FieldError {
 impl From<FieldError> for RequestError {
     fn from(error: FieldError) -> Self {
         Self::Invalid(vec![error])
+    }
+}
+
+/// A new task is not done.
+impl From<CreateTask> for Content {
+    fn from(CreateTask { title }: CreateTask) -> Self {
+        Self {
+            title,
+            completed: false,
+        }
     }
 }
 

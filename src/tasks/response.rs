@@ -20,7 +20,7 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-use super::{Listing, Page, StoreError, Task, Title, store::Tasks};
+use super::{Content, Listing, Page, StoreError, Task, store::Tasks, title::Title};
 use crate::ids::{Reach, TaskId, TenantId, UserId};
 
 /// The number of tasks that a list without a limit reads at a time.
@@ -94,10 +94,11 @@ struct ListWriter {
 
 impl<'a> From<&'a Task> for TaskFields<'a> {
     fn from(task: &'a Task) -> Self {
+        let Content { title, completed } = &task.content;
         Self {
             id: task.id,
-            title: task.title.as_str(),
-            completed: task.completed,
+            title: title.as_str(),
+            completed: *completed,
             owner_name: &task.owner_name,
             tenant_id: task.owner.tenant,
             owner_id: None,

@@ -46,7 +46,7 @@ use tenant_tasks::{
     config::{Config, settings::Variables},
     ids::{Owner, Reach},
     routes, server,
-    tasks::{NewTask, Page, Title, response::TaskList, store::Tasks},
+    tasks::{Content, NewTask, Page, response::TaskList, store::Tasks, title::Title},
     telemetry::{log::Log, request::RequestMetrics},
 };
 use tokio::net::TcpListener;
@@ -248,7 +248,10 @@ struct Create {
 async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>) -> Json<Value> {
     let title = Title::parse(title).expect("a valid title");
     let new = NewTask {
-        title,
+        content: Content {
+            title,
+            completed: false,
+        },
         owner_name: EDITOR.full_name().to_owned(),
     };
     let task = tasks

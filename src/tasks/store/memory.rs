@@ -136,7 +136,10 @@ impl TenantTasks {
     fn insert(&mut self, owner: Owner, new: NewTask) -> Arc<Task> {
         let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
         self.last_id = Some(id);
-        let NewTask { title, owner_name } = new;
+        let NewTask {
+            content,
+            owner_name,
+        } = new;
         let owner_name = match self.users.get_mut(&owner.user) {
             Some(own) => own.share_name(owner_name),
             None => owner_name.into(),
@@ -145,8 +148,7 @@ impl TenantTasks {
             id,
             owner,
             owner_name,
-            title,
-            completed: false,
+            content,
         })
     }
 
@@ -156,12 +158,7 @@ impl TenantTasks {
             .get(&id)
             .filter(|task| reach.includes(task.owner.user))?;
         let mut task = Task::clone(present);
-        if let Some(title) = update.title {
-            task.title = title;
-        }
-        if let Some(completed) = update.completed {
-            task.completed = completed;
-        }
+        task.content.apply(update);
         Some(self.put(task))
     }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use self::{config::DatabaseConfig, error::DatabaseError, pool::Connections};
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId, UserId},
-    tasks::{Listing, NewTask, Page, StoreError, Task, TaskUpdate, Title},
+    tasks::{Content, Listing, NewTask, Page, StoreError, Task, TaskUpdate, title::Title},
 };
 
 const LIST_OF_TENANT: &str = "\
@@ -43,7 +43,7 @@ const TAKE_ID: &str = "\
 
 const INSERT: &str = "\
     INSERT INTO tasks (tenant_id, id, user_id, owner_name, title, completed) \
-    SELECT tenant_id, last_task_id, $2, $3, $4, false FROM tenants WHERE tenant_id = $1 \
+    SELECT tenant_id, last_task_id, $2, $3, $4, $5 FROM tenants WHERE tenant_id = $1 \
     RETURNING id";
 
 const UPDATE: &str = "\
@@ -179,7 +179,10 @@ impl PostgresTasks {
     }
 
     pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
-        let NewTask { title, owner_name } = new;
+        let NewTask {
+            content,
+            owner_name,
+        } = new;
         // The one character that a PostgreSQL text cannot contain.
         let owner_name = owner_name.replace('\0', "");
         let (tid, user) = (Uuid::from(owner.tenant), Uuid::from(owner.user));
@@ -189,10 +192,10 @@ impl PostgresTasks {
                 client.prepare_cached(INSERT),
             )
             .await?;
-            let (begin, title) = (begin(owner.tenant), title.as_str());
+            let (begin, title) = (begin(owner.tenant), content.title.as_str());
             let (id, task): (Parameters, Parameters) = (
                 &[&tid, &self.max_per_tenant],
-                &[&tid, &user, &owner_name, &title],
+                &[&tid, &user, &owner_name, &title, &content.completed],
             );
             let (opened, counted, inserted, committed) = join4(
                 client.batch_execute(&begin),
@@ -215,8 +218,7 @@ impl PostgresTasks {
                     id,
                     owner,
                     owner_name,
-                    title,
-                    completed: false,
+                    content,
                 }))
             }
             Err(error) if error.violates(FULL) => Err(StoreError::Full {
@@ -318,8 +320,10 @@ fn task(tenant: TenantId, row: &Row) -> Task {
             user: UserId::from(row.get::<_, Uuid>("user_id")),
         },
         owner_name: row.get::<_, &str>("owner_name").into(),
-        title: Title::from_store(row.get("title")),
-        completed: row.get("completed"),
+        content: Content {
+            title: Title::from_store(row.get("title")),
+            completed: row.get("completed"),
+        },
     }
 }
 
