@@ -19,14 +19,19 @@ import signal
 import sys
 import tempfile
 
-from . import limits, loads, observed, plan, postgres, report
+from . import limits, loads, observed, plan, postgres, report, store
 from .install import install
 from .machine import cores, exit_on_failure
 from .paths import CHART, GUIDE, INSTALLED
 from .servers import mock_entra, started_contestants
 
 # Parts that measure tenant-tasks alone. Each returns rows of report.row.
-SEPARATE_PARTS = {"limits": limits.measure, "postgres": postgres.measure, "observed": observed.measure}
+SEPARATE_PARTS = {
+    "limits": limits.measure,
+    "store": store.measure,
+    "postgres": postgres.measure,
+    "observed": observed.measure,
+}
 ALL_PARTS = [*plan.LOADS, *SEPARATE_PARTS]
 
 

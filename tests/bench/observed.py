@@ -94,7 +94,7 @@ def measure_random_requests(ready, service, prometheus):
     scrapes = prometheus.query('count_over_time(up{job="tenant-tasks"}[10m])')
     up = prometheus.query('avg_over_time(up{job="tenant-tasks"}[10m])')
     series_note = (
-        f"{before} before, {after_first} after {RANDOM_REQUESTS:,} random requests, {after_second} after twice as many"
+        f"{before} before, {after_first} after {RANDOM_REQUESTS:,} requests, {after_second} after {2 * RANDOM_REQUESTS:,}"
     )
     scrapes_note = f"of {scrapes:.0f} scrapes by Prometheus, one per second; {dropped:.0f} log lines dropped"
     added = after_second - after_first

@@ -8,6 +8,7 @@ ROOT = HERE.parents[1]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 SERVICE = TARGET / "release" / "tenant-tasks"
 MOCK_ENTRA = TARGET / "release" / "examples" / "bench"
+STORE = TARGET / "release" / "examples" / "bench_store"
 
 CONTESTANTS = HERE / "contestants"
 LUA = HERE / "lua"

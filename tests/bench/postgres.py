@@ -214,7 +214,7 @@ def growth(ready, server):
     rows, smallest = [], seconds[SIZES[0]]
     for tasks, tenants in SIZES[1:]:
         additional = tasks - tenants * TASKS_PER_TENANT
-        own = f", {additional + TASKS_PER_TENANT:,} of them in the caller's tenant" if additional > 0 else ""
+        own = f", {(additional + TASKS_PER_TENANT) / tasks:.0%} in the caller's" if additional > 0 else ""
         for operation, figures in seconds[tasks, tenants].items():
             median, median_of_smallest = statistics.median(figures), statistics.median(smallest[operation])
             note = f"{median * 1e6:.0f} ÷ {median_of_smallest * 1e6:.0f} µs"

@@ -1,5 +1,6 @@
 """Ratios, tables and the chart."""
 
+import operator
 import statistics
 
 from . import plan
@@ -29,9 +30,20 @@ def ratio(load, name, text, ours, others):
     return {"measure": text, "value": value, **spread, "bound": bound, "reached": reached}
 
 
-def row(name, value, unit, bound, note, better="lower"):
-    """Returns one row of limits, postgres or observed. A row without a bound is for information only."""
-    return {"measure": name, "value": value, "unit": unit, "bound": bound, "better": better, "note": note}
+def row(name, value, unit, bound, note, better="lower", published=True):
+    """Returns one row of a separate part. A row without a bound is for information only.
+
+    The guide contains the rows that are published, with their notes up to the first semicolon.
+    """
+    return {
+        "measure": name,
+        "value": value,
+        "unit": unit,
+        "bound": bound,
+        "better": better,
+        "note": note,
+        "published": published,
+    }
 
 
 def spread(figures, unit):
@@ -75,7 +87,7 @@ def print_ratios(rows):
 
 
 def print_rows(rows):
-    """Prints rows of limits, postgres or observed."""
+    """Prints the rows of a separate part."""
     table = [("measure", "value", "bound", "", "note")]
     for row in rows:
         bound, reached = "", ""
@@ -114,10 +126,10 @@ def markdown_ratios(rows):
 
 def markdown_rows(part, rows):
     table = [(f"`{part}`", "bound", "measured", "note")]
-    for row in rows:
+    for row in filter(operator.itemgetter("published"), rows):
         sign = "≥" if row["better"] == "higher" else "≤"
         bound = "–" if row["bound"] is None else f"{sign} {row['bound']:g}"
-        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}".strip(), row["note"]))
+        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}", row["note"].partition(";")[0]))
     return markdown(table)
 
 
