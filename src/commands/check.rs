@@ -17,7 +17,7 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
         println!("note      .env sets {name}, which is not a setting of this service");
     }
     let problems = match read_variables(directory) {
-        Ok(variables) => Config::problems(&variables),
+        Ok(variables) => Config::problems(variables),
         Err(problem) => vec![problem],
     };
     for problem in &problems {

@@ -4,12 +4,12 @@ use std::{net::IpAddr, path::Path, time::Duration};
 
 use anyhow::bail;
 
-use crate::config;
+use crate::config::env_file;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) async fn health(directory: &Path) -> anyhow::Result<()> {
-    let (host, port) = config::listen_address(directory)?;
+    let (host, port) = env_file::listen_address(directory)?;
     // A service that listens on all addresses is reachable on loopback.
     let host = match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),

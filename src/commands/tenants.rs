@@ -9,14 +9,14 @@ use crate::{
     config::{
         Config,
         env_file::{self, EnvFile},
-        settings::{ALLOWED_TENANT_IDS, ConfigError, Settings, read_environment},
+        settings::{ALLOWED_TENANT_IDS, ConfigError, Settings},
     },
     ids::TenantId,
 };
 
 pub(super) fn list(directory: &Path) -> anyhow::Result<()> {
     let variables = env_file::read_variables(directory)?;
-    let tenants = Settings(&variables).tenants()?;
+    let tenants = Settings::new(&variables).tenants()?;
     if tenants.is_open() {
         eprintln!(
             "ALLOW_ANY_TENANT=true: users of any tenant may sign in. Keys of these are fetched in advance:"
@@ -66,7 +66,7 @@ fn change(
     directory: &Path,
     change: impl FnOnce(&mut BTreeSet<TenantId>) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<()> {
-    let environment = read_environment()?;
+    let environment = env_file::read_environment()?;
     if environment.contains_key(ALLOWED_TENANT_IDS) {
         bail!(
             "{ALLOWED_TENANT_IDS} is set in the environment, which overrides .env. Change it there."
@@ -75,7 +75,7 @@ fn change(
     let file = EnvFile::open(directory)?;
     let mut variables = file.variables()?;
     variables.extend(environment.clone());
-    let Tenants::Listed(old) = Settings(&variables).tenants()? else {
+    let Tenants::Listed(old) = Settings::new(&variables).tenants()? else {
         bail!("ALLOW_ANY_TENANT=true allows every tenant, listed or not. Nothing was changed.");
     };
     let mut new = old.clone();
@@ -87,7 +87,7 @@ fn change(
     let text = file.with_tenants(&new)?;
     let mut variables = env_file::parse(&text)?;
     variables.extend(environment);
-    for problem in Config::problems(&variables) {
+    for problem in Config::problems(variables) {
         // A missing variable may be set in the service's own environment.
         if !matches!(problem, ConfigError::Missing { .. }) {
             bail!(

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    env::{self, VarError},
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::{MetadataExt, fchown},
@@ -14,8 +15,9 @@ use std::{
 use tempfile::Builder;
 use thiserror::Error;
 
-use super::settings::{
-    ALLOWED_TENANT_IDS, ConfigError, VARIABLES, Variables, parse_tenants, read_environment,
+use super::{
+    settings::{ALLOWED_TENANT_IDS, ConfigError, Settings, Variables, invalid, parse_tenants},
+    variables,
 };
 use crate::ids::TenantId;
 
@@ -111,11 +113,39 @@ pub fn read_variables(directory: &Path) -> Result<Variables, ConfigError> {
     Ok(variables)
 }
 
+/// The settings in the environment.
+pub fn read_environment() -> Result<Variables, ConfigError> {
+    let mut values = Variables::new();
+    for variable in variables() {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the only reader of the environment"
+        )]
+        match env::var(variable) {
+            Ok(value) => {
+                values.insert(variable.to_owned(), value);
+            }
+            Err(VarError::NotPresent) => {}
+            Err(VarError::NotUnicode(_)) => return Err(invalid(variable, "is not valid UTF-8")),
+        }
+    }
+    Ok(values)
+}
+
+/// The host and port to listen on. Parses only HOST and PORT, so that a health check works even if
+/// other settings are invalid.
+pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
+    let variables = read_variables(directory).or_else(|_| read_environment())?;
+    let settings = Settings::new(&variables);
+    Ok((settings.host().to_owned(), settings.port()?))
+}
+
 /// The names in `.env` that are not settings. They may be typos.
 pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> {
+    let known = variables();
     let names = read_file(directory)?.into_keys();
     Ok(names
-        .filter(|name| !VARIABLES.contains(&name.as_str()))
+        .filter(|name| !known.contains(name.as_str()))
         .collect())
 }
 

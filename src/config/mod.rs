@@ -7,7 +7,7 @@ pub mod env_file;
 pub mod reload;
 pub mod settings;
 
-use std::{net::SocketAddr, path::Path};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use axum::http::HeaderValue;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +20,19 @@ use crate::{
     tasks::store::StoreConfig,
     telemetry::log::LogFormat,
 };
+
+/// Valid values of the settings that have no valid default.
+const VALID: [(&str, &str); 3] = [
+    (
+        "AZURE_API_CLIENT_ID",
+        "11111111-1111-4111-8111-111111111111",
+    ),
+    (
+        "AZURE_HOME_TENANT_ID",
+        "11111111-1111-4111-8111-111111111111",
+    ),
+    ("ALLOWED_TENANT_IDS", "11111111-1111-4111-8111-111111111111"),
+];
 
 /// Every setting, parsed.
 #[derive(Debug)]
@@ -57,7 +70,10 @@ impl Config {
     ///
     /// The first variable that is missing or invalid.
     pub fn parse(variables: &Variables) -> Result<Self, ConfigError> {
-        let settings = Settings(variables);
+        Self::from_settings(&Settings::new(variables))
+    }
+
+    fn from_settings(settings: &Settings<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             tokens: TokenPolicy {
                 authority: settings.authority()?,
@@ -87,39 +103,34 @@ impl Config {
     }
 
     /// All missing and invalid variables, for `check`. Empty if [`Config::parse`] succeeds.
-    pub fn problems(variables: &Variables) -> Vec<ConfigError> {
-        let settings = Settings(variables);
-        [
-            settings.client_id().err(),
-            settings.authority().err(),
-            settings.required_scope().err(),
-            settings.tenant_rate_limit().err(),
-            settings.tenants().err(),
-            settings.revoked_keys().err(),
-            settings.allowed_origins().err(),
-            settings.port().err(),
-            settings.max_connections().err(),
-            settings.database().err(),
-            settings.max_database_connections().err(),
-            settings.max_tasks_per_tenant().err(),
-            settings.metrics_addr().err(),
-            settings.otlp_endpoint().err(),
-            settings.docs_enabled().err(),
-            settings.spa_client_id().err(),
-            settings.log_filter().err(),
-            settings.log_format().err(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+    pub fn problems(mut variables: Variables) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        // Each variable has at most one problem.
+        for _ in self::variables() {
+            let Err(problem) = Self::parse(&variables) else {
+                break;
+            };
+            // With this variable valid, parsing finds the next problem.
+            if let Some(variable) = problem.variable() {
+                variables.remove(variable);
+                let valid = VALID.iter().filter(|(name, _)| *name == variable);
+                variables.extend(valid.map(|&(name, value)| (name.to_owned(), value.to_owned())));
+            }
+            problems.push(problem);
+        }
+        problems
     }
 }
 
-/// The host and port to listen on. Parses only HOST and PORT, so that a health check works even if
-/// other settings are invalid.
-pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
-    let variables =
-        env_file::read_variables(directory).or_else(|_| settings::read_environment())?;
-    let settings = Settings(&variables);
-    Ok((settings.host().to_owned(), settings.port()?))
+/// Every variable that the service reads: those that [`Config::parse`] looks up.
+///
+/// # Panics
+///
+/// Never: the values that it parses are valid.
+pub fn variables() -> BTreeSet<&'static str> {
+    let valid = VALID.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let valid = Variables::from(valid);
+    let settings = Settings::new(&valid);
+    Config::from_settings(&settings).expect("the values are valid");
+    settings.looked_up()
 }

@@ -1,8 +1,8 @@
 //! The name, the default and the parser of each setting.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, HashMap, HashSet},
-    env::{self, VarError},
     io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
@@ -26,31 +26,6 @@ use crate::{
     },
     telemetry::{log::LogFormat, otlp},
 };
-
-/// Every variable that the service reads.
-pub const VARIABLES: [&str; 21] = [
-    "AZURE_API_CLIENT_ID",
-    "AZURE_HOME_TENANT_ID",
-    "ALLOWED_TENANT_IDS",
-    "ALLOW_ANY_TENANT",
-    "ALLOWED_ORIGINS",
-    "AZURE_AUTHORITY_HOST",
-    "REQUIRED_SCOPE",
-    "REVOKED_KEY_IDS",
-    "HOST",
-    "PORT",
-    "MAX_CONNECTIONS",
-    "MAX_TASKS_PER_TENANT",
-    "TENANT_RATE_LIMIT",
-    "DATABASE_URL",
-    "MAX_DATABASE_CONNECTIONS",
-    "METRICS_ADDR",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "DOCS",
-    "AZURE_SPA_CLIENT_ID",
-    "RUST_LOG",
-    "LOG_FORMAT",
-];
 
 /// The variable with the allow-list.
 pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
@@ -78,15 +53,44 @@ pub enum ConfigError {
     Line(usize),
 }
 
-/// One method per setting. An empty value counts as unset, unless the method says otherwise.
-pub struct Settings<'a>(pub &'a Variables);
+impl ConfigError {
+    /// The variable with the problem; `None` for a problem with the file.
+    pub(super) fn variable(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { variable, .. } | Self::Invalid { variable, .. } => Some(variable),
+            Self::File(_) | Self::Line(_) => None,
+        }
+    }
+}
 
-impl Settings<'_> {
-    fn raw(&self, variable: &str) -> Option<&str> {
-        self.0.get(variable).map(|value| value.trim())
+/// One method per setting. An empty value counts as unset, unless the method says otherwise.
+///
+/// A variable is a setting because a method looks it up: there is no other list of settings.
+pub struct Settings<'a> {
+    variables: &'a Variables,
+    looked_up: RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'a> Settings<'a> {
+    /// The settings in these variables.
+    pub fn new(variables: &'a Variables) -> Self {
+        Self {
+            variables,
+            looked_up: RefCell::default(),
+        }
     }
 
-    fn value(&self, variable: &str) -> Option<&str> {
+    /// The variables that the methods have looked up, whether they are set or not.
+    pub(super) fn looked_up(self) -> BTreeSet<&'static str> {
+        self.looked_up.into_inner()
+    }
+
+    fn raw(&self, variable: &'static str) -> Option<&str> {
+        self.looked_up.borrow_mut().insert(variable);
+        self.variables.get(variable).map(|value| value.trim())
+    }
+
+    fn value(&self, variable: &'static str) -> Option<&str> {
         self.raw(variable).filter(|value| !value.is_empty())
     }
 
@@ -295,26 +299,7 @@ impl Settings<'_> {
     }
 }
 
-/// The settings in the environment.
-pub fn read_environment() -> Result<Variables, ConfigError> {
-    let mut variables = Variables::new();
-    for variable in VARIABLES {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the only reader of the environment"
-        )]
-        match env::var(variable) {
-            Ok(value) => {
-                variables.insert(variable.to_owned(), value);
-            }
-            Err(VarError::NotPresent) => {}
-            Err(VarError::NotUnicode(_)) => return Err(invalid(variable, "is not valid UTF-8")),
-        }
-    }
-    Ok(variables)
-}
-
-fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
+pub(super) fn invalid(variable: &'static str, problem: impl Into<String>) -> ConfigError {
     let problem = problem.into();
     ConfigError::Invalid { variable, problem }
 }

@@ -1,12 +1,8 @@
-//! Validation of settings, and the documentation of each one in `.env.example`.
+//! Validation of settings, and the documentation of each one in `.env.example` and in the guide.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use tenant_tasks::config::{
-    Config,
-    env_file::read_variables,
-    settings::{VARIABLES, Variables},
-};
+use tenant_tasks::config::{Config, env_file::read_variables, settings::Variables, variables};
 
 use crate::support::app::settings;
 
@@ -201,31 +197,47 @@ fn sovereign_clouds_have_their_own_issuers() {
     }
 }
 
+fn read_document(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn guide_has_a_row_for_every_setting() {
+    let guide = read_document("src/docs/configuration.md");
+    // The table of the libraries' own variables has no column for a default.
+    let rows = guide
+        .lines()
+        .filter(|line| line.matches('|').count() == 4)
+        .filter_map(|line| line.strip_prefix("| `"));
+    let names: BTreeSet<_> = rows
+        .filter_map(|row| Some(row.split_once('`')?.0))
+        .collect();
+    assert_eq!(names, variables());
+}
+
 #[test]
 fn env_example_documents_every_setting_and_parses() {
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".env.example")).unwrap();
+    let text = read_document(".env.example");
+    let known = variables();
     let mut names = BTreeSet::new();
     let mut previous = "";
     for line in text.lines() {
         // ALLOWED_TENANT_IDS is commented out, because neither an empty value nor any other suits all operators.
         if let Some((name, _)) = line.trim_start_matches("# ").split_once('=')
-            && VARIABLES.contains(&name)
+            && known.contains(name)
         {
             assert!(previous.starts_with("# "), "missing comment above {line}");
             names.insert(name);
         }
         previous = line;
     }
-    assert_eq!(names, VARIABLES.into());
+    assert_eq!(names, known);
 
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(".env"), &text).unwrap();
     let mut variables = read_variables(directory.path()).unwrap();
     assert!(
-        variables
-            .keys()
-            .all(|name| VARIABLES.contains(&name.as_str())),
+        variables.keys().all(|name| known.contains(name.as_str())),
         "the file contains an unknown setting"
     );
     // The file is complete after these two values are filled in.
