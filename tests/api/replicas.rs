@@ -16,7 +16,7 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tenant_tasks::{clock::SystemClock, config::Config, tasks::store::Tasks};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
@@ -27,6 +27,7 @@ use crate::{
         app::{TestApp, listen, settings},
         entra::MockEntra,
         postgres::{Database, ThrowAway, begin, connect, say_left_out},
+        tasks::{titled, titled_and_marked},
         users::{ADMIN, CONTOSO, FABRIKAM, Tenant},
     },
 };
@@ -211,7 +212,7 @@ impl LoadClient {
 
     async fn create(&mut self, title: &str) -> Option<u64> {
         let Some(task) = self
-            .send(Method::POST, "/api/tasks", Some(json!({ "title": title })))
+            .send(Method::POST, "/api/tasks", Some(titled(title)))
             .await
         else {
             self.record.unacknowledged.insert(title.to_owned());
@@ -226,7 +227,7 @@ impl LoadClient {
     }
 
     async fn patch(&mut self, id: u64, title: &str) {
-        let body = json!({ "title": title, "completed": true });
+        let body = titled_and_marked(title, true);
         let answer = self
             .send(Method::PATCH, &format!("/api/tasks/{id}"), Some(body))
             .await;
@@ -453,7 +454,7 @@ async fn replicas_started_together_share_schema_and_ids() {
             .bearer_auth(&admin);
         let request = request
             .header("content-type", "application/json")
-            .body(r#"{"title":"x"}"#);
+            .body(titled("x").to_string());
         let answer: Value =
             serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
         answer["id"].as_u64().unwrap()

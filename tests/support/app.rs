@@ -12,7 +12,7 @@ use axum::{
     Router,
     http::{HeaderMap, Method, StatusCode},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tenant_tasks::{
     auth::Verifier,
     clock::Clock,
@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use super::{
     entra::MockEntra,
     postgres::Database,
+    tasks::{title, titled},
     users::{API_CLIENT_ID, CONTOSO, FABRIKAM, Tenant, User},
 };
 
@@ -184,12 +185,7 @@ impl TestApp {
     /// Creates a task and returns its ID.
     pub async fn create(&self, caller: (Tenant, User), title: &str) -> u64 {
         let answer = self
-            .send_as(
-                caller,
-                Method::POST,
-                "/api/tasks",
-                Some(json!({ "title": title })),
-            )
+            .send_as(caller, Method::POST, "/api/tasks", Some(titled(title)))
             .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         answer.json()["id"].as_u64().expect("an ID")
@@ -201,9 +197,7 @@ impl TestApp {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let tasks = answer.json();
         let titles = tasks.as_array().expect("an array").iter();
-        titles
-            .map(|task| task["title"].as_str().expect("a title").to_owned())
-            .collect()
+        titles.map(|task| title(task).to_owned()).collect()
     }
 }
 

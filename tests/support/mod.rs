@@ -7,5 +7,6 @@ pub mod entra;
 pub mod postgres;
 pub mod proxy;
 mod sign_in;
+pub mod tasks;
 pub mod tokens;
 pub mod users;

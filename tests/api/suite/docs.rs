@@ -64,11 +64,24 @@ async fn openapi_document_matches_the_routes() {
             .send(method.clone(), &path.replace("{id}", "1"), None, None)
             .await;
         let requires_token = anonymous.status == StatusCode::UNAUTHORIZED;
+        assert_eq!(path.starts_with("/api/"), requires_token, "{method} {path}");
         assert_eq!(
             operation["security"].is_array(),
             requires_token,
             "{method} {path}: {}",
             anonymous.status
+        );
+    }
+    // Every path of the router is described.
+    let source = include_str!("../../../src/routes.rs")
+        .split(".route(")
+        .skip(1);
+    let routes: Vec<_> = source.filter_map(|route| route.split('"').nth(1)).collect();
+    assert!(routes.contains(&"/api/tasks"), "{routes:?}");
+    for path in routes {
+        assert!(
+            document["paths"][path].is_object(),
+            "{path} is not described"
         );
     }
     // The `Allow` header of a 405 response lists all methods of a path.

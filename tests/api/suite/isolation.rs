@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{Answer, TestApp},
+    tasks::{marked, title, titled, titled_and_marked},
     users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER, Tenant, User},
 };
 
@@ -77,13 +78,11 @@ impl Model {
 
     fn json(&self, tenant: Tenant, id: u64) -> Value {
         let (owner, title, completed) = &self.tasks[&id];
-        json!({
-            "id": id,
-            "title": title,
-            "completed": completed,
-            "owner_name": owner.full_name(),
-            "tenant_id": tenant.id,
-        })
+        let mut task = titled_and_marked(title, *completed);
+        task["id"] = json!(id);
+        task["owner_name"] = json!(owner.full_name());
+        task["tenant_id"] = json!(tenant.id);
+        task
     }
 
     fn list(&self, tenant: Tenant, user: User) -> Value {
@@ -104,20 +103,16 @@ impl Model {
 
 async fn perform(app: &TestApp, caller: (Tenant, User), operation: &Operation) -> Answer {
     let (method, path, body) = match operation {
-        Operation::Create { title } => (
-            Method::POST,
-            "/api/tasks".to_owned(),
-            Some(json!({ "title": title })),
-        ),
+        Operation::Create { title } => (Method::POST, "/api/tasks".to_owned(), Some(titled(title))),
         Operation::Rename { id, title } => (
             Method::PATCH,
             format!("/api/tasks/{id}"),
-            Some(json!({ "title": title })),
+            Some(titled(title)),
         ),
         Operation::Complete { id, completed } => (
             Method::PATCH,
             format!("/api/tasks/{id}"),
-            Some(json!({ "completed": completed })),
+            Some(marked(*completed)),
         ),
         Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
         Operation::List => (Method::GET, "/api/tasks".to_owned(), None),
@@ -213,7 +208,7 @@ async fn inaccessible_and_missing_tasks_are_alike() {
             (CONTOSO, EDITOR),
             Method::PATCH,
             &format!("/api/tasks/{id}"),
-            Some(json!({ "title": "x" })),
+            Some(titled("x")),
         )
         .await
     };
@@ -263,5 +258,5 @@ async fn owner_is_identified_by_tenant_and_oid_only() {
     let answer = app
         .send(Method::GET, "/api/tasks", Some(&token), None)
         .await;
-    assert_eq!(answer.json()[0]["title"], "mine");
+    assert_eq!(title(&answer.json()[0]), "mine");
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
-use serde_json::json;
 use tenant_tasks::server::{Limits, connections_for_open_files};
 use tokio::net::TcpSocket;
 
@@ -15,6 +14,7 @@ use crate::{
     suite::service::health,
     support::{
         app::TestApp,
+        tasks::{title, titled},
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, READER, Tenant, User},
     },
 };
@@ -45,7 +45,7 @@ async fn creation_beyond_the_tenants_task_limit_is_rejected() {
     for title in ["one", "two"] {
         app.create(CONTOSO_EDITOR, title).await;
     }
-    let body = json!({ "title": "three" });
+    let body = titled("three");
     let answer = app
         .send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(body))
         .await;
@@ -252,7 +252,7 @@ async fn page_of_longest_titles_is_complete() {
                 .as_array()
                 .unwrap()
                 .iter()
-                .all(|task| task["title"] == longest.as_str())
+                .all(|task| title(task) == longest)
         );
         assert_eq!(
             tasks.as_array().unwrap().len(),

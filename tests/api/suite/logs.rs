@@ -11,6 +11,7 @@ use crate::{
     support::{
         app::{Answer, answer, listen},
         entra::{KeysResponse, MockEntra},
+        tasks::titled,
         tokens::{SigningKey, Token},
         users::{ADMIN, CONTOSO, NORTHWIND, READER, Tenant, User},
     },
@@ -44,7 +45,7 @@ impl Fixture {
         answer(
             request
                 .header("content-type", "application/json")
-                .body(r#"{"title":"s3cret"}"#),
+                .body(titled("s3cret").to_string()),
         )
         .await
     }

@@ -18,6 +18,7 @@ use crate::{
     support::{
         app::{TestApp, answer},
         entra::KeysResponse,
+        tasks::titled,
         tokens::SigningKey,
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER},
     },
@@ -52,7 +53,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
         (CONTOSO, READER),
         Method::POST,
         "/api/tasks",
-        Some(json!({ "title": "x" })),
+        Some(titled("x")),
     )
     .await;
     app.send_as(

@@ -1,0 +1,28 @@
+//! The members of a task in requests and responses. Only the tests of these members name them elsewhere.
+
+use serde_json::{Value, json};
+
+/// The body that creates a task with this title, or renames a task.
+pub fn titled(title: &str) -> Value {
+    json!({ "title": title })
+}
+
+/// The body that changes whether a task is done.
+pub fn marked(completed: bool) -> Value {
+    json!({ "completed": completed })
+}
+
+/// The body that changes both. A task in a response has the same two members.
+pub fn titled_and_marked(title: &str, completed: bool) -> Value {
+    json!({ "title": title, "completed": completed })
+}
+
+/// The title of a task in a response.
+pub fn title(task: &Value) -> &str {
+    task["title"].as_str().expect("a title")
+}
+
+/// Whether a task in a response is done.
+pub fn is_completed(task: &Value) -> bool {
+    task["completed"].as_bool().expect("a boolean")
+}
