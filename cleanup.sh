@@ -94,7 +94,7 @@ find_objects() {
   : >"$WORK/purge-last"
   graph_list "/directory/deletedItems/microsoft.graph.application?\$select=id,appId,uniqueName,displayName"
   deleted_apps=$GRAPH_RESPONSE
-  for role in $ROLES; do
+  for role in $(role_names); do
     if find_user "$(upn_of "$role")" && has_user_mark; then
       list_alive users 'the user' userPrincipalName purge
     fi

@@ -120,7 +120,7 @@ check_permissions() {
     fi
   fi
   [[ -n $TEST_USERS ]] || return 0
-  for role in $ROLES; do
+  for role in $(role_names); do
     upn=$(upn_of "$role")
     if find_user "$upn" && ! has_user_mark; then
       die "the user $upn already exists and was not created by setup.sh. Add --no-test-users. Nothing was changed."
@@ -170,12 +170,12 @@ link_api_to_spa() {
 }
 
 missing_of_api() {
-  jq -c --arg name "$API_NAME" --arg spa "$1" --arg deleted_spa "$DELETED_SPA" --argjson ids "$ENTITLEMENTS" \
-    -f src/setup/api.jq <<<"$API"
+  jq -c --arg name "$API_NAME" --arg spa "$1" --arg deleted_spa "$DELETED_SPA" --arg scope_id "$SCOPE_ID" \
+    --slurpfile roles "$ROLES_FILE" -f src/setup/api.jq <<<"$API"
 }
 
 missing_of_spa() {
-  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --argjson ids "$ENTITLEMENTS" -f src/setup/spa.jq <<<"$SPA"
+  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --arg scope_id "$SCOPE_ID" -f src/setup/spa.jq <<<"$SPA"
 }
 
 # create_application ACTION MARK BODY: sets GRAPH_RESPONSE to the registration. The mark is the key, so that a retry
@@ -224,7 +224,7 @@ create_test_users() {
   ACCOUNTS='' PRINTED_USERS=''
   graph_list "/servicePrincipals/$API_PRINCIPAL/appRoleAssignedTo"
   assignments=$GRAPH_RESPONSE
-  for role in $ROLES; do
+  for role in $(role_names); do
     ensure_user "$role"
     ensure_assignment "$role" "$USER_ID" "$assignments"
   done
@@ -279,7 +279,7 @@ generate_password() {
 # ensure_assignment ROLE USER_ID ASSIGNMENTS
 ensure_assignment() {
   local role body
-  role=$(jq -r --arg role "$1" '.[$role]' <<<"$ENTITLEMENTS")
+  role=$(jq -r --arg role "$1" '.[] | select(.value == $role) | .id' "$ROLES_FILE")
   body="{\"principalId\":\"$2\",\"resourceId\":\"$API_PRINCIPAL\",\"appRoleId\":\"$role\"}"
   if jq -e --arg user "$2" --arg role "$role" \
     'any(.principalId == $user and .appRoleId == $role)' <<<"$3" >/dev/null; then

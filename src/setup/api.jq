@@ -1,6 +1,6 @@
 # Input: the API's registration, {} before it exists. Output: the body of a PATCH that adds what is missing.
 # Arguments: `$name`; `$spa`, the client ID of the single-page app or ""; `$deleted_spa`, the client ID of a deleted one
-# or ""; `$ids`, the IDs of the API's roles and scope by value.
+# or ""; `$scope_id`; `$roles`, the content of roles.json in an array.
 # What operators added is kept. Graph rejects the removal or change of an enabled role or scope.
 def union($more): (. // []) + ($more - (. // []));
 
@@ -14,17 +14,12 @@ def entitlements($wanted):
   | ($existing | map(if .id as $id | any($wanted[]; .id == $id) then .isEnabled = true else . end))
     + [$wanted[] | select(.id as $id | all($existing[]; .id != $id))];
 
-def role($value; $description):
-  {id: $ids[$value], $value, displayName: $value, $description, allowedMemberTypes: ["User"], isEnabled: true};
-
-def roles: [
-  role("Admin"; "Can view and change all tasks of the organization"),
-  role("Editor"; "Can view, create and change their own tasks"),
-  role("Reader"; "Can view their own tasks")
-];
+def app_roles: $roles[0] | map(
+  {id, value, displayName: .value, description, allowedMemberTypes: ["User"], isEnabled: true}
+);
 
 def scope: {
-  id: $ids.access_as_user, value: "access_as_user", type: "User", isEnabled: true,
+  id: $scope_id, value: "access_as_user", type: "User", isEnabled: true,
   adminConsentDisplayName: "Access tenant-tasks as the signed-in user",
   adminConsentDescription: "Allows the app to view and change the tasks that the signed-in user can access.",
   userConsentDisplayName: "Access tenant-tasks on your behalf",
@@ -46,7 +41,7 @@ def clients($spa):
 | {
     displayName: $name,
     signInAudience: "AzureADMultipleOrgs",
-    appRoles: ($current.appRoles | entitlements(roles)),
+    appRoles: ($current.appRoles | entitlements(app_roles)),
     api: (
       {oauth2PermissionScopes: ($api.oauth2PermissionScopes | entitlements([scope]))}
       + (if $current == {} then {requestedAccessTokenVersion: 2} else {} end)

@@ -9,15 +9,10 @@ source src/setup/graph.sh
 # shellcheck source=src/setup/env_file.sh
 source src/setup/env_file.sh
 
-ROLES='Admin Editor Reader'
-
-# The IDs are fixed. Graph does not allow changes to an enabled role or scope, so every run must use the same IDs.
-ENTITLEMENTS='{
-  "access_as_user": "8b3c158c-8dc7-4a43-8503-d3949f65150e",
-  "Admin": "06497402-6e2f-4842-b6df-caef24449021",
-  "Editor": "a9ef59ff-a7f5-4727-a3d7-3ba06281188c",
-  "Reader": "0a241466-b577-4178-aabb-f3a2d1a4ba38"
-}'
+# The IDs of the scope and of the roles are fixed. Graph does not allow changes to an enabled one, so every run must use
+# the same IDs.
+SCOPE_ID=8b3c158c-8dc7-4a43-8503-d3949f65150e
+ROLES_FILE=src/setup/roles.json
 FIELDS='id,appId,uniqueName,displayName,signInAudience,identifierUris,appRoles,api,spa,requiredResourceAccess'
 
 require_tools() {
@@ -60,6 +55,8 @@ validate_name() {
   [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$ ]] ||
     die "'$1' is not a valid name. Use at most 40 letters, digits, dots, hyphens and underscores."
 }
+
+role_names() { jq -r '.[].value' "$ROLES_FILE"; }
 
 mark_of() { say "tenant-tasks-setup.$1"; }
 

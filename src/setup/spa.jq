@@ -1,5 +1,5 @@
 # Input: the single-page app's registration, {} before it exists. Output: the body of a PATCH that adds what is missing.
-# Arguments: `$name`; `$api`, the client ID of the API; `$ids`, the IDs of the API's roles and scope by value.
+# Arguments: `$name`; `$api`, the client ID of the API; `$scope_id`, the ID of the API's scope.
 # What operators added is kept, for example the redirect URIs of a deployment.
 def union($more): (. // []) + ($more - (. // []));
 
@@ -7,7 +7,7 @@ def redirect_uris: ["http://localhost:3000", "http://localhost:8000/docs/oauth2-
 
 # The scope of the API, and User.Read of Microsoft Graph.
 def permissions: [
-  {resourceAppId: $api, resourceAccess: [{id: $ids.access_as_user, type: "Scope"}]},
+  {resourceAppId: $api, resourceAccess: [{id: $scope_id, type: "Scope"}]},
   {
     resourceAppId: "00000003-0000-0000-c000-000000000000",
     resourceAccess: [{id: "e1fe6dd8-ba31-4d61-89e7-88639da4683d", type: "Scope"}]

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { signOut } from "./auth";
+import { ROLES } from "./permissions";
 
 const APP_NAME = "Tenant Tasks";
 
@@ -95,7 +96,7 @@ export function NoRole({ name, email }: { name: string; email: string }) {
         , but you do not have a role in this service. You need a role to see tasks.
       </p>
       <p>
-        Ask your administrator to assign you the Admin, Editor or Reader role. Then sign out and sign in again: a new
+        Ask your administrator to assign you one of the roles {ROLES.join(", ")}. Then sign out and sign in again: a new
         role takes effect at the next sign-in.
       </p>
       <SignOut />

@@ -1,23 +1,23 @@
 // The permissions of each role. They only decide which controls are shown: the API authorizes every request.
 
-const ROLES = {
-  Create: ["Admin", "Editor"],
-  Read: ["Admin", "Editor", "Reader"],
-  Edit: ["Admin", "Editor"],
-  Delete: ["Admin"],
-  "View All in Org": ["Admin"],
-} as const;
-
-export type Permission = keyof typeof ROLES;
+export type Permission = "Create" | "Read" | "Edit" | "Delete" | "View All in Org";
 export type Permissions = Record<Permission, boolean>;
 
+const PERMISSIONS: Record<string, readonly Permission[]> = {
+  Admin: ["Create", "Read", "Edit", "Delete", "View All in Org"],
+  Editor: ["Create", "Read", "Edit"],
+  Reader: ["Read"],
+};
+
+export const ROLES = Object.keys(PERMISSIONS);
+
 export function permissionsOf(roles: readonly string[]): Permissions {
-  const granted = (permission: Permission) => ROLES[permission].some((role) => roles.includes(role));
+  const granted = new Set(roles.flatMap((role) => (Object.hasOwn(PERMISSIONS, role) ? PERMISSIONS[role] : [])));
   return {
-    Create: granted("Create"),
-    Read: granted("Read"),
-    Edit: granted("Edit"),
-    Delete: granted("Delete"),
-    "View All in Org": granted("View All in Org"),
+    Create: granted.has("Create"),
+    Read: granted.has("Read"),
+    Edit: granted.has("Edit"),
+    Delete: granted.has("Delete"),
+    "View All in Org": granted.has("View All in Org"),
   };
 }
