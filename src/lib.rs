@@ -10,11 +10,15 @@
 //! error types of [`tasks`], and [`tasks::store`] uses [`telemetry::store`]. [`auth`] never imports
 //! tasks or responses, the store never imports tokens or HTTP, and [`server`] imports none of these
 //! modules. Only [`config`] reads the environment, and only [`clock`] reads the system time.
+//!
+//! [`docs`] contains the guides.
 
 pub mod auth;
 pub mod clock;
 pub mod commands;
 pub mod config;
+#[cfg(doc)]
+pub mod docs;
 pub mod error;
 mod health;
 pub mod ids;

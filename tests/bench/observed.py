@@ -93,9 +93,8 @@ def measure_random_requests(ready, service, prometheus):
     dropped = prometheus.query("tenant_tasks_log_lines_dropped_total")
     scrapes = prometheus.query('count_over_time(up{job="tenant-tasks"}[10m])')
     up = prometheus.query('avg_over_time(up{job="tenant-tasks"}[10m])')
-    series_note = (
-        f"{before} before, {after_first} after {RANDOM_REQUESTS:,} requests, {after_second} after {2 * RANDOM_REQUESTS:,}"
-    )
+    counts = [f"{after_first} after {RANDOM_REQUESTS:,} requests", f"{after_second} after {2 * RANDOM_REQUESTS:,}"]
+    series_note = f"{before} before, {', '.join(counts)}"
     scrapes_note = f"of {scrapes:.0f} scrapes by Prometheus, one per second; {dropped:.0f} log lines dropped"
     added = after_second - after_first
     return [
