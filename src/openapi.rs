@@ -58,6 +58,7 @@ pub struct Docs {
         me::me,
         handlers::list,
         handlers::create,
+        handlers::read,
         handlers::update,
         handlers::remove
     ),

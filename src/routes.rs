@@ -13,7 +13,7 @@ use axum::{
     },
     middleware::{self, Next},
     response::Response,
-    routing::{get, patch},
+    routing::get,
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -60,7 +60,9 @@ pub fn router(
         .route("/api/tasks", get(handlers::list).post(handlers::create))
         .route(
             "/api/tasks/{id}",
-            patch(handlers::update).delete(handlers::remove),
+            get(handlers::read)
+                .patch(handlers::update)
+                .delete(handlers::remove),
         )
         // `/openapi.json`, and `/docs` with its assets.
         .merge(docs.map(openapi::router).unwrap_or_default())

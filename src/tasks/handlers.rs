@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     NewTask, Page, TaskUpdate,
     request::{CreateTask, TaskPath},
-    response::{TaskBody, TaskFields, TaskList},
+    response::{ListedTask, TaskBody, TaskFields, TaskList},
     store::Tasks,
 };
 use crate::{
@@ -43,6 +43,33 @@ pub(crate) async fn list(
 ) -> Result<TaskList, ApiError> {
     let tenant = reader.principal().tenant();
     Ok(TaskList::start(tasks, tenant, reader.visible(), page).await?)
+}
+
+/// Returns one task.
+///
+/// An Admin sees any task of the organization, other users see their own.
+#[utoipa::path(
+    get,
+    operation_id = "getTask",
+    path = "/api/tasks/{id}",
+    params(("id" = TaskId, Path, description = "The task's id")),
+    responses(
+        (status = 200, description = "The task, as in the list", body = TaskFields),
+        (status = 404, description = "The task does not exist, or the caller may not see it", body = ErrorBody),
+        Invalid,
+        Auth,
+        Unavailable,
+    ),
+)]
+pub(crate) async fn read(
+    reader: Reader,
+    State(tasks): State<Tasks>,
+    TaskPath(id): TaskPath,
+) -> Result<Json<ListedTask>, ApiError> {
+    let (tenant, visible) = (reader.principal().tenant(), reader.visible());
+    let task = tasks.get(tenant, visible, id).await?;
+    task.map(|task| Json(ListedTask(task, visible)))
+        .ok_or(ApiError::TaskNotFound)
 }
 
 /// Creates a task that the caller owns.

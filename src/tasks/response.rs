@@ -43,9 +43,13 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The typical size of a task as JSON, in bytes, for the initial capacity of a chunk.
 const USUAL_BYTES: usize = 224;
 
-/// A task as clients see it.
+/// A task as the clients that create or change it see it.
 #[derive(Debug)]
 pub struct TaskBody(pub(crate) Arc<Task>);
+
+/// A task as in a list, for a caller with this reach.
+#[derive(Debug)]
+pub struct ListedTask(pub(crate) Arc<Task>, pub(crate) Reach);
 
 /// The JSON members of a task.
 #[derive(Serialize, ToSchema)]
@@ -59,7 +63,7 @@ pub(crate) struct TaskFields<'a> {
     /// The owner's name when the task was created.
     owner_name: &'a str,
     tenant_id: TenantId,
-    /// The owner. Only in an Admin's list.
+    /// The owner. Only in what an Admin reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     owner_id: Option<UserId>,
@@ -92,6 +96,16 @@ struct ListWriter {
     is_complete: bool,
 }
 
+impl<'a> TaskFields<'a> {
+    /// The fields in a list. Only a list of all users' tasks contains the owners.
+    fn listed(task: &'a Task, reach: Reach) -> Self {
+        Self {
+            owner_id: (reach == Reach::Tenant).then_some(task.owner.user),
+            ..Self::from(task)
+        }
+    }
+}
+
 impl<'a> From<&'a Task> for TaskFields<'a> {
     fn from(task: &'a Task) -> Self {
         let Content { title, completed } = &task.content;
@@ -109,6 +123,12 @@ impl<'a> From<&'a Task> for TaskFields<'a> {
 impl Serialize for TaskBody {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         TaskFields::from(&*self.0).serialize(serializer)
+    }
+}
+
+impl Serialize for ListedTask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        TaskFields::listed(&self.0, self.1).serialize(serializer)
     }
 }
 
@@ -196,9 +216,7 @@ impl ListWriter {
         {
             json.push(if self.is_started { b',' } else { b'[' });
             self.is_started = true;
-            let mut fields = TaskFields::from(&*task);
-            // Only a list of all users' tasks contains the owners.
-            fields.owner_id = (self.reach == Reach::Tenant).then_some(task.owner.user);
+            let fields = TaskFields::listed(&task, self.reach);
             serde_json::to_writer(&mut json, &fields).expect("a write to memory does not fail");
             self.after = Some(task.id);
         }

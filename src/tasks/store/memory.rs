@@ -66,6 +66,10 @@ impl MemoryTasks {
             .unwrap_or_default()
     }
 
+    pub(super) fn get(&self, tenant: TenantId, reach: Reach, id: TaskId) -> Option<Arc<Task>> {
+        self.tenant(tenant)?.read().get(reach, id).cloned()
+    }
+
     pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         // Cloned, so that the map's shard is not locked while this waits for the tenant's lock.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
@@ -133,6 +137,11 @@ impl TenantTasks {
         }
     }
 
+    fn get(&self, reach: Reach, id: TaskId) -> Option<&Arc<Task>> {
+        let task = self.by_id.get(&id)?;
+        reach.includes(task.owner.user).then_some(task)
+    }
+
     fn insert(&mut self, owner: Owner, new: NewTask) -> Arc<Task> {
         let id = self.last_id.map_or(TaskId::FIRST, TaskId::next);
         self.last_id = Some(id);
@@ -153,11 +162,7 @@ impl TenantTasks {
     }
 
     fn update(&mut self, reach: Reach, id: TaskId, update: TaskUpdate) -> Option<Arc<Task>> {
-        let present = self
-            .by_id
-            .get(&id)
-            .filter(|task| reach.includes(task.owner.user))?;
-        let mut task = Task::clone(present);
+        let mut task = Task::clone(self.get(reach, id)?);
         task.content.apply(update);
         Some(self.put(task))
     }

@@ -117,6 +117,22 @@ impl Tasks {
         self.metrics.observe("list", result).await
     }
 
+    /// A task of the tenant; `None` if there is none within `reach`.
+    pub async fn get(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        id: TaskId,
+    ) -> Result<Option<Arc<Task>>, StoreError> {
+        let result = async {
+            match &self.store {
+                Store::Memory(tasks) => Ok(tasks.get(tenant, reach, id)),
+                Store::Postgres(tasks) => Box::pin(tasks.get(tenant, reach, id)).await,
+            }
+        };
+        self.metrics.observe("get", result).await
+    }
+
     /// Adds a task with the next id of the owner's tenant.
     pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         let result = async {

@@ -34,7 +34,7 @@ pub(crate) const HARMLESS: [(&str, Change); 9] = [
         token.with("scp", "Tasks.Read access_as_user profile")
     }),
     ("an unknown role", |token| {
-        token.with("roles", json!(["Admin", "Auditor"]))
+        token.with("roles", json!(["Admin", "NotARole"]))
     }),
     ("a fractional time", |token| {
         token.with("nbf", 1_700_000_000.5)

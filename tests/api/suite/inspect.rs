@@ -313,9 +313,9 @@ async fn inspect_names_tenant_scope_role_and_key_problems() {
         ),
         (
             none,
-            good().with("roles", json!(["Auditor"])).sign(),
+            good().with("roles", json!(["NotARole"])).sign(),
             "403",
-            "its roles [\"Auditor\"] do not give access to tasks",
+            "its roles [\"NotARole\"] do not give access to tasks",
         ),
         (
             &revoked,

@@ -19,6 +19,7 @@ enum Operation {
     Rename { id: u64, title: String },
     Complete { id: u64, completed: bool },
     Delete { id: u64 },
+    Get { id: u64 },
     List,
 }
 
@@ -56,6 +57,18 @@ impl Model {
                 Some(json!({ "status": "deleted" }))
             }
             Operation::List => Some(self.list(tenant, user)),
+            Operation::Get { id } => {
+                let list = self.list(tenant, user);
+                let task = list
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|task| task["id"] == *id);
+                if task.is_none() {
+                    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{context}");
+                }
+                task.cloned()
+            }
             Operation::Rename { .. } | Operation::Complete { .. } if user != READER => {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND, "{context}");
                 None
@@ -115,6 +128,7 @@ async fn perform(app: &TestApp, caller: (Tenant, User), operation: &Operation) -
             Some(marked(*completed)),
         ),
         Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
+        Operation::Get { id } => (Method::GET, format!("/api/tasks/{id}"), None),
         Operation::List => (Method::GET, "/api/tasks".to_owned(), None),
     };
     app.send_as(caller, method, &path, body).await
@@ -128,7 +142,8 @@ fn operations() -> impl Strategy<Value = Vec<(User, Operation)>> {
         4 => title.prop_map(|title| Operation::Create { title }),
         2 => (id.clone(), title).prop_map(|(id, title)| Operation::Rename { id, title }),
         2 => (id.clone(), any::<bool>()).prop_map(|(id, completed)| Operation::Complete { id, completed }),
-        1 => id.prop_map(|id| Operation::Delete { id }),
+        1 => id.clone().prop_map(|id| Operation::Delete { id }),
+        2 => id.prop_map(|id| Operation::Get { id }),
         2 => Just(Operation::List),
     ];
     prop::collection::vec((user, operation), 1..40)
@@ -203,30 +218,28 @@ async fn inaccessible_and_missing_tasks_are_alike() {
     for title in ["1", "2", "3"] {
         app.create((FABRIKAM, ADMIN), title).await;
     }
-    let patch = async |id: u64| {
-        app.send_as(
-            (CONTOSO, EDITOR),
-            Method::PATCH,
-            &format!("/api/tasks/{id}"),
-            Some(titled("x")),
-        )
-        .await
-    };
-    let (of_another_user, of_another_tenant, missing) =
-        (patch(1).await, patch(3).await, patch(99).await);
-    for answer in [&of_another_user, &of_another_tenant, &missing] {
-        assert_eq!(
-            (answer.status, answer.body.as_str()),
-            (StatusCode::NOT_FOUND, r#"{"detail":"Task not found"}"#)
-        );
-        let names = |answer: &Answer| {
-            answer
-                .headers
-                .keys()
-                .map(|name| name.as_str().to_owned())
-                .collect::<Vec<_>>()
+    for (method, body) in [(Method::GET, None), (Method::PATCH, Some(titled("x")))] {
+        let send = async |id: u64| {
+            let path = format!("/api/tasks/{id}");
+            app.send_as((CONTOSO, EDITOR), method.clone(), &path, body.clone())
+                .await
         };
-        assert_eq!(names(answer), names(&missing));
+        let (of_another_user, of_another_tenant, missing) =
+            (send(1).await, send(3).await, send(99).await);
+        for answer in [&of_another_user, &of_another_tenant, &missing] {
+            assert_eq!(
+                (answer.status, answer.body.as_str()),
+                (StatusCode::NOT_FOUND, r#"{"detail":"Task not found"}"#)
+            );
+            let names = |answer: &Answer| {
+                answer
+                    .headers
+                    .keys()
+                    .map(|name| name.as_str().to_owned())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(names(answer), names(&missing));
+        }
     }
 }
 

@@ -16,9 +16,12 @@ use crate::support::{
 const NOT_FOUND: &str = r#"{"detail":"Task not found"}"#;
 
 /// What a user does: a method and its target.
-const OPERATIONS: [(&str, &str); 10] = [
+const OPERATIONS: [(&str, &str); 13] = [
     ("GET", "me"),
     ("GET", "list"),
+    ("GET", "own"),
+    ("GET", "other user's"),
+    ("GET", "other tenant's"),
     ("POST", "list"),
     ("PATCH", "own"),
     ("PATCH", "other user's"),
@@ -30,11 +33,12 @@ const OPERATIONS: [(&str, &str); 10] = [
 ];
 
 /// The status of each operation, in their order. One row per user.
+#[rustfmt::skip]
 const MATRIX: [(User, [u16; OPERATIONS.len()]); USERS.len()] = [
-    (ADMIN, [200, 200, 200, 200, 200, 404, 200, 200, 200, 200]),
-    (EDITOR, [200, 200, 200, 200, 404, 404, 403, 403, 403, 403]),
-    (READER, [200, 200, 403, 403, 403, 403, 403, 403, 403, 403]),
-    (NOROLE, [200, 403, 403, 403, 403, 403, 403, 403, 403, 403]),
+    (ADMIN,  [200, 200, 200, 200, 404, 200, 200, 200, 404, 200, 200, 200, 200]),
+    (EDITOR, [200, 200, 200, 404, 404, 200, 200, 404, 404, 403, 403, 403, 403]),
+    (READER, [200, 200, 200, 404, 404, 403, 403, 403, 403, 403, 403, 403, 403]),
+    (NOROLE, [200, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403, 403]),
 ];
 
 #[tokio::test]

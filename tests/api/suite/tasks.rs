@@ -9,6 +9,19 @@ use crate::support::{
 };
 
 #[tokio::test]
+async fn single_task_is_the_same_as_in_the_list() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, EDITOR), "Buy milk").await;
+    for (caller, has_owner_id) in [((CONTOSO, EDITOR), false), ((CONTOSO, ADMIN), true)] {
+        let list = app.send_as(caller, Method::GET, "/api/tasks", None).await;
+        let path = "/api/tasks/1";
+        let task = app.send_as(caller, Method::GET, path, None).await;
+        assert_eq!(format!("[{}]", task.body), list.body);
+        assert_eq!(task.json()["owner_id"].is_string(), has_owner_id);
+    }
+}
+
+#[tokio::test]
 async fn task_can_be_created_listed_updated_and_deleted() {
     let app = TestApp::start().await;
     let editor = (CONTOSO, EDITOR);
@@ -466,7 +479,7 @@ async fn unknown_path_or_method_gets_a_json_error() {
     for (method, path, allow) in [
         (Method::PUT, "/api/tasks", "GET,HEAD,POST"),
         (Method::DELETE, "/api/tasks", "GET,HEAD,POST"),
-        (Method::GET, "/api/tasks/1", "PATCH,DELETE"),
+        (Method::PUT, "/api/tasks/1", "GET,HEAD,PATCH,DELETE"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::POST, "/api/me", "GET,HEAD"),
     ] {

@@ -50,7 +50,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Returns one task.
+         * @description An Admin sees any task of the organization, other users see their own.
+         */
+        get: operations["getTask"];
         put?: never;
         post?: never;
         /** Deletes a task of the organization. A task that does not exist is not an error. */
@@ -148,7 +152,7 @@ export interface components {
             completed: boolean;
             /** @description Counted from 1 in each organization. */
             id: components["schemas"]["TaskId"];
-            /** @description The owner. Only in an Admin's list. */
+            /** @description The owner. Only in what an Admin reads. */
             owner_id?: components["schemas"]["UserId"];
             /** @description The owner's name when the task was created. */
             owner_name: string;
@@ -157,7 +161,7 @@ export interface components {
         };
         /** Format: int64 */
         TaskId: number;
-        /** @description The changes to a task. A member that is left out stays the same. */
+        /** @description The changes to the content of a task. A member that is left out stays the same. */
         TaskUpdate: {
             /** @description Whether the task is done. */
             completed?: boolean;
@@ -502,6 +506,129 @@ export interface operations {
             };
             /** @description The body is not sent as JSON */
             415: {
+                headers: {
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The path, the query or the body is not valid */
+            422: {
+                headers: {
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The organization sends too many requests */
+            429: {
+                headers: {
+                    /** @description Seconds until the next attempt */
+                    "Retry-After"?: number;
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Signing keys or tasks are unavailable now */
+            503: {
+                headers: {
+                    /** @description Seconds until the next attempt */
+                    "Retry-After"?: number;
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getTask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The task's id */
+                id: components["schemas"]["TaskId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The task, as in the list */
+            200: {
+                headers: {
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Task"];
+                };
+            };
+            /** @description More than one `Authorization` header, or an empty token */
+            400: {
+                headers: {
+                    /** @description Why the credentials are rejected (RFC 6750) */
+                    "WWW-Authenticate"?: string;
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Not signed in, or the token is not valid */
+            401: {
+                headers: {
+                    /** @description Why the credentials are rejected (RFC 6750) */
+                    "WWW-Authenticate"?: string;
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The organization, the role or the scope does not permit this */
+            403: {
+                headers: {
+                    /** @description Why the credentials are rejected (RFC 6750) */
+                    "WWW-Authenticate"?: string;
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The task does not exist, or the caller may not see it */
+            404: {
+                headers: {
+                    /** @description The id of the request in the log */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description The request took too long */
+            408: {
                 headers: {
                     /** @description The id of the request in the log */
                     "X-Request-Id"?: string;

@@ -34,6 +34,10 @@ const LIST_OF_USER: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM tasks \
     WHERE tenant_id = $1 AND user_id = $4 AND id > $2 ORDER BY id LIMIT $3";
 
+const GET: &str = "\
+    SELECT id, user_id, owner_name, title, completed FROM tasks \
+    WHERE tenant_id = $1 AND id = $2 AND ($3::uuid IS NULL OR user_id = $3)";
+
 /// Assigns the next id. The tenant's row stays locked until the end of the transaction, so ids
 /// follow the order of the commits. A full tenant violates the check constraint.
 const TAKE_ID: &str = "\
@@ -64,6 +68,7 @@ const REMOVE: &str = "DELETE FROM tasks WHERE tenant_id = $1 AND id = $2";
 const STATEMENTS: &[&str] = &[
     LIST_OF_TENANT,
     LIST_OF_USER,
+    GET,
     TAKE_ID,
     INSERT,
     UPDATE,
@@ -178,6 +183,19 @@ impl PostgresTasks {
         })
     }
 
+    pub(super) async fn get(
+        &self,
+        tenant: TenantId,
+        reach: Reach,
+        id: TaskId,
+    ) -> Result<Option<Arc<Task>>, StoreError> {
+        let (tid, id, owner) = (Uuid::from(tenant), i64::from(id), owner_within(reach));
+        let rows = self.connections.run(tenant, async |client| {
+            in_tenant(client, tenant, GET, &[&tid, &id, &owner]).await
+        });
+        Ok(rows.await?.first().map(|row| Arc::new(task(tenant, row))))
+    }
+
     pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
         let NewTask {
             content,
@@ -235,11 +253,7 @@ impl PostgresTasks {
         id: TaskId,
         update: TaskUpdate,
     ) -> Result<Option<Arc<Task>>, StoreError> {
-        let (tid, id) = (Uuid::from(tenant), i64::from(id));
-        let owner = match reach {
-            Reach::Tenant => None,
-            Reach::User(user) => Some(Uuid::from(user)),
-        };
+        let (tid, id, owner) = (Uuid::from(tenant), i64::from(id), owner_within(reach));
         let title = update.title.as_ref().map(Title::as_str);
         let rows = self.connections.run(tenant, async |client| {
             in_tenant(
@@ -310,6 +324,14 @@ async fn in_tenant(
 /// id is a UUID, so it cannot contain a quote. `set_config` would not reach Citus workers.
 fn begin(tenant: TenantId) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL app.tenant = '{tenant}'")
+}
+
+/// The owner that a task must have; `None` for any.
+fn owner_within(reach: Reach) -> Option<Uuid> {
+    match reach {
+        Reach::Tenant => None,
+        Reach::User(user) => Some(user.into()),
+    }
 }
 
 fn task(tenant: TenantId, row: &Row) -> Task {
