@@ -12,14 +12,13 @@ another, and once pipelined, as the service sends them. It neither parses HTTP r
 import concurrent.futures
 import contextlib
 import json
-import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
+
+from support.cluster import Cluster
 
 from .machine import Failed
 from .paths import LUA
@@ -58,55 +57,29 @@ class Replica(Service):
         self.settings |= {"DATABASE_URL": server.url, "MAX_DATABASE_CONNECTIONS": str(DATABASE_CONNECTIONS)}
 
 
-class Server:
-    """A temporary cluster on a Unix socket. It does not run as root, because PostgreSQL does not start as root."""
+class Server(Cluster):
+    """A temporary cluster with the database of the service."""
 
     def __enter__(self):
-        self.programs = newest_programs()
-        self.folder = tempfile.TemporaryDirectory(prefix="postgres-")
-        self.run_as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        if self.run_as:
-            shutil.chown(self.folder.name, "postgres", "postgres")
-        data = f"{self.folder.name}/data"
-        self.run("initdb", "--pgdata", data, "--auth", "trust", "--username", "postgres")
-        settings = f"-c listen_addresses= -c unix_socket_directories={self.folder.name}"
-        self.run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", settings, "--log", f"{data}/log")
+        super().__enter__()
         self.sql("CREATE ROLE tasks LOGIN", "CREATE DATABASE tasks OWNER tasks", database="postgres")
-        self.url = f"postgres://tasks@/tasks?host={self.folder.name}"
+        self.url = f"postgres://tasks@/tasks?host={self.folder}"
         return self
-
-    def __exit__(self, *_):
-        self.run("pg_ctl", "stop", "--mode", "fast", "--pgdata", f"{self.folder.name}/data")
-        self.folder.cleanup()
-
-    def run(self, program, *arguments):
-        command = [*self.run_as, self.programs / program, *arguments]
-        finished = subprocess.run(command, cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if finished.returncode != 0:
-            raise Failed(f"{program} failed:\n{finished.stdout}")
-        return finished.stdout
 
     def sql(self, *statements, database="tasks"):
         options = [option for statement in statements for option in ("--command", statement)]
-        return self.run("psql", "--host", self.folder.name, "--username", "postgres", "-qtA", *options, database)
+        return self.run("psql", "--host", self.folder, "--username", "postgres", "-qtA", *options, database)
 
     def pgbench(self, script):
         """Returns transactions per second."""
-        path = pathlib.Path(self.folder.name) / "script.sql"
+        path = pathlib.Path(self.folder) / "script.sql"
         path.write_text(script)
         options = f"--no-vacuum --protocol prepared --jobs 1 --time {SECONDS} --username tasks"
         options += f" --client {DATABASE_CONNECTIONS}"
-        output = self.run("pgbench", "--host", self.folder.name, *options.split(), "--file", path, "tasks")
+        output = self.run("pgbench", "--host", self.folder, *options.split(), "--file", path, "tasks")
         if "number of failed transactions: 0 " not in output:
             raise Failed(f"pgbench transactions failed:\n{output}")
         return float(re.search(r"^tps = ([\d.]+)", output, re.MULTILINE)[1])
-
-
-def newest_programs():
-    versions = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
-    if not versions:
-        raise Failed("no PostgreSQL server under /usr/lib/postgresql")
-    return versions[-1]
 
 
 # Speed
