@@ -15,7 +15,6 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import time
 
 from support.cluster import Cluster
