@@ -58,7 +58,7 @@ pub struct Docs {
         me::me,
         handlers::list,
         handlers::create,
-        handlers::read,
+        handlers::get,
         handlers::update,
         handlers::remove
     ),

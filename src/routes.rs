@@ -60,7 +60,7 @@ pub fn router(
         .route("/api/tasks", get(handlers::list).post(handlers::create))
         .route(
             "/api/tasks/{id}",
-            get(handlers::read)
+            get(handlers::get)
                 .patch(handlers::update)
                 .delete(handlers::remove),
         )

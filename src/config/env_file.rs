@@ -1,4 +1,4 @@
-//! Reads `.env` and changes the allow-list in it.
+//! Reads `.env` and the environment, and changes the allow-list in `.env`.
 //!
 //! A change writes a new file with the owner and permissions of the old one and renames it over the
 //! old one, so that a service never reads a half-written file. Access control lists are lost.

@@ -21,8 +21,8 @@ use crate::{
     telemetry::log::LogFormat,
 };
 
-/// Valid values of the settings that have no valid default.
-const VALID: [(&str, &str); 3] = [
+/// Values with which parsing succeeds if all other variables are unset.
+const VALID: [(&str, &str); 4] = [
     (
         "AZURE_API_CLIENT_ID",
         "11111111-1111-4111-8111-111111111111",
@@ -32,6 +32,7 @@ const VALID: [(&str, &str); 3] = [
         "11111111-1111-4111-8111-111111111111",
     ),
     ("ALLOWED_TENANT_IDS", "11111111-1111-4111-8111-111111111111"),
+    ("ALLOW_ANY_TENANT", "true"),
 ];
 
 /// Every setting, parsed.
@@ -102,21 +103,19 @@ impl Config {
         })
     }
 
-    /// All missing and invalid variables, for `check`. Empty if [`Config::parse`] succeeds.
+    /// All missing and invalid variables. Empty if [`Config::parse`] succeeds.
     pub fn problems(mut variables: Variables) -> Vec<ConfigError> {
         let mut problems = Vec::new();
-        // Each variable has at most one problem.
-        for _ in self::variables() {
-            let Err(problem) = Self::parse(&variables) else {
+        // Each turn makes one more variable valid, so the loop ends.
+        while let Err(problem) = Self::parse(&variables) {
+            let variable = problem.variable();
+            problems.push(problem);
+            let Some(variable) = variable else {
                 break;
             };
-            // With this variable valid, parsing finds the next problem.
-            if let Some(variable) = problem.variable() {
-                variables.remove(variable);
-                let valid = VALID.iter().filter(|(name, _)| *name == variable);
-                variables.extend(valid.map(|&(name, value)| (name.to_owned(), value.to_owned())));
-            }
-            problems.push(problem);
+            variables.remove(variable);
+            let valid = VALID.iter().filter(|(name, _)| *name == variable);
+            variables.extend(valid.map(|&(name, value)| (name.to_owned(), value.to_owned())));
         }
         problems
     }
@@ -126,7 +125,7 @@ impl Config {
 ///
 /// # Panics
 ///
-/// Never: the values that it parses are valid.
+/// If a required setting has no entry in `VALID`.
 pub fn variables() -> BTreeSet<&'static str> {
     let valid = VALID.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let valid = Variables::from(valid);

@@ -63,9 +63,10 @@ impl ConfigError {
     }
 }
 
-/// One method per setting. An empty value counts as unset, unless the method says otherwise.
+/// The parsers of the settings. An empty value counts as unset, unless the method says otherwise.
 ///
-/// A variable is a setting because a method looks it up: there is no other list of settings.
+/// The methods record each variable that they look up. [`variables`](super::variables) returns
+/// these, so there is no other list of settings.
 pub struct Settings<'a> {
     variables: &'a Variables,
     looked_up: RefCell<BTreeSet<&'static str>>,
@@ -134,7 +135,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    pub(super) fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
+    fn spa_client_id(&self) -> Result<Option<Uuid>, ConfigError> {
         self.guid("AZURE_SPA_CLIENT_ID", "the single-page app's registration")
     }
 
@@ -283,7 +284,7 @@ impl<'a> Settings<'a> {
         Ok(self.docs_enabled()?.then_some(docs))
     }
 
-    pub(super) fn docs_enabled(&self) -> Result<bool, ConfigError> {
+    fn docs_enabled(&self) -> Result<bool, ConfigError> {
         self.choice("DOCS", [("on", true), ("off", false)])
     }
 

@@ -1,4 +1,4 @@
-//! The guides, as `src/docs/*.md` on a forge.
+//! The guides. On GitHub, they are the files `src/docs/*.md`.
 //!
 //! A guide names its links by label, such as `[Reload][configuration#reload]`, and defines the
 //! labels at its end as links to files. Here `links.txt` precedes each guide and defines the labels

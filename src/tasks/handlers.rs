@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     NewTask, Page, TaskUpdate,
     request::{CreateTask, TaskPath},
-    response::{ListedTask, TaskBody, TaskFields, TaskList},
+    response::{TaskBody, TaskFields, TaskList, VisibleTask},
     store::Tasks,
 };
 use crate::{
@@ -61,15 +61,15 @@ pub(crate) async fn list(
         Unavailable,
     ),
 )]
-pub(crate) async fn read(
+pub(crate) async fn get(
     reader: Reader,
     State(tasks): State<Tasks>,
     TaskPath(id): TaskPath,
-) -> Result<Json<ListedTask>, ApiError> {
+) -> Result<Json<VisibleTask>, ApiError> {
     let (tenant, visible) = (reader.principal().tenant(), reader.visible());
     let task = tasks.get(tenant, visible, id).await?;
-    task.map(|task| Json(ListedTask(task, visible)))
-        .ok_or(ApiError::TaskNotFound)
+    let task = task.ok_or(ApiError::TaskNotFound)?;
+    Ok(Json(VisibleTask(task, visible)))
 }
 
 /// Creates a task that the caller owns.

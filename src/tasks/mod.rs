@@ -1,6 +1,7 @@
 //! Tasks: the domain types. They do not depend on tokens or on axum.
 //!
-//! [`Content`] is what another kind of resource would replace.
+//! To store another resource, replace [`Content`] and [`TaskUpdate`]. Types with titles or names have
+//! no `Debug`, so that neither can slip into a log.
 
 pub mod handlers;
 pub mod request;
@@ -18,7 +19,7 @@ use self::title::Title;
 use crate::ids::{Owner, TaskId};
 
 /// A task in the store.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Task {
     /// The id, counted from 1 in each tenant.
     pub id: TaskId,
@@ -30,8 +31,8 @@ pub struct Task {
     pub content: Content,
 }
 
-/// The part of a task that users write. The store in memory does not look inside.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The part of a task that users write. The store in memory does not read its fields.
+#[derive(Clone, Eq, PartialEq)]
 pub struct Content {
     /// The title.
     pub title: Title,
@@ -40,7 +41,7 @@ pub struct Content {
 }
 
 /// A task to create. The store assigns the id.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewTask {
     /// What the user wrote.
     pub content: Content,
@@ -48,8 +49,8 @@ pub struct NewTask {
     pub owner_name: String,
 }
 
-/// The changes to the content of a task. A member that is left out stays the same.
-#[derive(Clone, Debug, Default, ToSchema)]
+/// The changes to a task. A member that is left out stays the same.
+#[derive(Clone, Default, ToSchema)]
 pub struct TaskUpdate {
     /// A new title.
     #[schema(nullable = false)]
@@ -72,7 +73,7 @@ pub struct Page {
 }
 
 /// One page of a list of tasks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Listing {
     /// The tasks, oldest first. They are shared with the store, not copied.
     pub tasks: Vec<Arc<Task>>,
@@ -98,7 +99,7 @@ pub enum StoreError {
 }
 
 impl Content {
-    /// Makes the changes.
+    /// Applies an update.
     pub fn apply(&mut self, update: TaskUpdate) {
         let TaskUpdate { title, completed } = update;
         if let Some(title) = title {

@@ -27,7 +27,7 @@ use crate::ids::TaskId;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The body of `POST /api/tasks`.
-#[derive(Clone, Debug, ToSchema)]
+#[derive(Clone, ToSchema)]
 pub struct CreateTask {
     /// The title.
     pub title: Title,

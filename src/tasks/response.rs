@@ -43,13 +43,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The typical size of a task as JSON, in bytes, for the initial capacity of a chunk.
 const USUAL_BYTES: usize = 224;
 
-/// A task as the clients that create or change it see it.
-#[derive(Debug)]
+/// The response to a create or an update. It never contains the owner's id.
 pub struct TaskBody(pub(crate) Arc<Task>);
 
-/// A task as in a list, for a caller with this reach.
-#[derive(Debug)]
-pub struct ListedTask(pub(crate) Arc<Task>, pub(crate) Reach);
+/// A task that a caller with this reach reads. An Admin also gets the owner's id.
+pub struct VisibleTask(pub(crate) Arc<Task>, pub(crate) Reach);
 
 /// The JSON members of a task.
 #[derive(Serialize, ToSchema)]
@@ -63,7 +61,7 @@ pub(crate) struct TaskFields<'a> {
     /// The owner's name when the task was created.
     owner_name: &'a str,
     tenant_id: TenantId,
-    /// The owner. Only in what an Admin reads.
+    /// The owner's id. Present only when an Admin reads tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     owner_id: Option<UserId>,
@@ -97,8 +95,8 @@ struct ListWriter {
 }
 
 impl<'a> TaskFields<'a> {
-    /// The fields in a list. Only a list of all users' tasks contains the owners.
-    fn listed(task: &'a Task, reach: Reach) -> Self {
+    /// The fields that a caller with this reach reads.
+    fn visible(task: &'a Task, reach: Reach) -> Self {
         Self {
             owner_id: (reach == Reach::Tenant).then_some(task.owner.user),
             ..Self::from(task)
@@ -126,9 +124,9 @@ impl Serialize for TaskBody {
     }
 }
 
-impl Serialize for ListedTask {
+impl Serialize for VisibleTask {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        TaskFields::listed(&self.0, self.1).serialize(serializer)
+        TaskFields::visible(&self.0, self.1).serialize(serializer)
     }
 }
 
@@ -216,7 +214,7 @@ impl ListWriter {
         {
             json.push(if self.is_started { b',' } else { b'[' });
             self.is_started = true;
-            let fields = TaskFields::listed(&task, self.reach);
+            let fields = TaskFields::visible(&task, self.reach);
             serde_json::to_writer(&mut json, &fields).expect("a write to memory does not fail");
             self.after = Some(task.id);
         }

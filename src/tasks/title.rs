@@ -9,7 +9,7 @@ use utoipa::{
 };
 
 /// A title: 1 to 500 characters, not blank, no control characters, stored exactly as sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Title(Box<str>);
 
 /// Why a text is not a [`Title`].

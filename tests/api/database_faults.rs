@@ -16,7 +16,7 @@ use crate::{
         app::{Answer, TestApp},
         postgres::{self, Database},
         proxy::{Fault, Proxy},
-        tasks::{marked, titled},
+        tasks::{completed_body, title_body},
         users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM},
     },
 };
@@ -91,8 +91,8 @@ async fn wait_until_ready(app: &TestApp) {
 async fn assert_only_tasks_are_unavailable(app: &TestApp) {
     for (method, path, body) in [
         (Method::GET, "/api/tasks", None),
-        (Method::POST, "/api/tasks", Some(titled("x"))),
-        (Method::PATCH, "/api/tasks/1", Some(marked(true))),
+        (Method::POST, "/api/tasks", Some(title_body("x"))),
+        (Method::PATCH, "/api/tasks/1", Some(completed_body(true))),
         (Method::DELETE, "/api/tasks/1", None),
     ] {
         let answer = app.send_as((CONTOSO, ADMIN), method, path, body).await;
@@ -200,7 +200,7 @@ async fn abandoned_requests_do_not_pile_up_on_a_connection() {
         let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
         let request = request
             .header("content-type", "application/json")
-            .body(titled("abandoned").to_string());
+            .body(title_body("abandoned").to_string());
         request
             .timeout(Duration::from_millis(50))
             .send()
@@ -232,7 +232,7 @@ async fn blocked_tenant_leaves_connections_for_others() {
             (CONTOSO, ADMIN),
             Method::POST,
             "/api/tasks",
-            Some(titled("waits")),
+            Some(title_body("waits")),
         )
     });
     let others = async {
@@ -291,7 +291,7 @@ async fn write_without_reply_is_never_partially_applied() {
             (CONTOSO, ADMIN),
             Method::POST,
             "/api/tasks",
-            Some(titled(title)),
+            Some(title_body(title)),
         )
         .await
         .status

@@ -27,7 +27,7 @@ use crate::{
         app::{TestApp, listen, settings},
         entra::MockEntra,
         postgres::{Database, ThrowAway, begin, connect, say_left_out},
-        tasks::{titled, titled_and_marked},
+        tasks::{title_and_completed_body, title_body},
         users::{ADMIN, CONTOSO, FABRIKAM, Tenant},
     },
 };
@@ -212,7 +212,7 @@ impl LoadClient {
 
     async fn create(&mut self, title: &str) -> Option<u64> {
         let Some(task) = self
-            .send(Method::POST, "/api/tasks", Some(titled(title)))
+            .send(Method::POST, "/api/tasks", Some(title_body(title)))
             .await
         else {
             self.record.unacknowledged.insert(title.to_owned());
@@ -227,7 +227,7 @@ impl LoadClient {
     }
 
     async fn patch(&mut self, id: u64, title: &str) {
-        let body = titled_and_marked(title, true);
+        let body = title_and_completed_body(title, true);
         let answer = self
             .send(Method::PATCH, &format!("/api/tasks/{id}"), Some(body))
             .await;
@@ -454,7 +454,7 @@ async fn replicas_started_together_share_schema_and_ids() {
             .bearer_auth(&admin);
         let request = request
             .header("content-type", "application/json")
-            .body(titled("x").to_string());
+            .body(title_body("x").to_string());
         let answer: Value =
             serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
         answer["id"].as_u64().unwrap()

@@ -12,7 +12,7 @@ use crate::{
     support::{
         app::{TestApp, settings},
         postgres::{self, Database},
-        tasks::{is_completed, title, titled},
+        tasks::{is_completed, title, title_body},
         users::{ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, Tenant},
     },
 };
@@ -301,7 +301,7 @@ async fn titles_and_user_names_are_not_logged() {
     let request = request.bearer_auth(entra.v1(CONTOSO, ADMIN).sign());
     let request = request
         .header("content-type", "application/json")
-        .body(titled("s3cret").to_string());
+        .body(title_body("s3cret").to_string());
     assert_eq!(crate::support::app::answer(request).await.status, 200);
     service.signal("-TERM");
     let (_, log) = service.finish();

@@ -11,6 +11,8 @@ import sys
 import time
 import typing
 
+from support.cluster import ClusterError
+
 BUSY_SAMPLE_SECONDS = 0.5
 
 
@@ -22,7 +24,7 @@ class Failed(Exception):
 def exit_on_failure():
     try:
         yield
-    except Failed as failure:
+    except (Failed, ClusterError) as failure:
         sys.exit(f"bench: {failure}")
 
 

@@ -129,7 +129,7 @@ def markdown_rows(part, rows):
     for row in filter(operator.itemgetter("published"), rows):
         sign = "≥" if row["better"] == "higher" else "≤"
         bound = "–" if row["bound"] is None else f"{sign} {row['bound']:g}"
-        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}", row["note"].partition(";")[0]))
+        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}".strip(), row["note"].partition(";")[0]))
     return markdown(table)
 
 

@@ -16,7 +16,7 @@ def measure(_ready):
     for line in lines:
         size = dict(zip(head, line, strict=True))
         tasks, tenants, users = (int(size[name]) for name in ["tasks", "tenants", "users"])
-        name = f"create, {tasks:,} tasks: {tenants:,} × tenant, {users:,} × user in each"
+        name = f"create with {tasks:,} tasks; {tenants:,} tenants with {users:,} users each"
         note = f"page {size['page']}, patch {size['patch']}, delete {size['delete']} µs"
         rows.append(row(name, float(size["create"]), "µs", None, note))
     return rows

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use super::{
     entra::MockEntra,
     postgres::Database,
-    tasks::{title, titled},
+    tasks::{title, title_body},
     users::{API_CLIENT_ID, CONTOSO, FABRIKAM, Tenant, User},
 };
 
@@ -185,7 +185,7 @@ impl TestApp {
     /// Creates a task and returns its ID.
     pub async fn create(&self, caller: (Tenant, User), title: &str) -> u64 {
         let answer = self
-            .send_as(caller, Method::POST, "/api/tasks", Some(titled(title)))
+            .send_as(caller, Method::POST, "/api/tasks", Some(title_body(title)))
             .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         answer.json()["id"].as_u64().expect("an ID")

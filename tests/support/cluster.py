@@ -12,7 +12,7 @@ class ClusterError(Exception):
 
 
 class Cluster:
-    """A temporary cluster on a Unix socket, and on a loopback port if there is one.
+    """A temporary cluster on a Unix socket, and on a loopback port if `port` is set.
 
     It does not run as root, because PostgreSQL does not start as root.
     """
@@ -47,6 +47,8 @@ class Cluster:
 
 
 def newest_programs():
+    if program := shutil.which("initdb"):
+        return pathlib.Path(program).resolve().parent
     versions = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
     if not versions:
         raise ClusterError("no PostgreSQL server under /usr/lib/postgresql")

@@ -1,19 +1,19 @@
-//! The members of a task in requests and responses. Only the tests of these members name them elsewhere.
+//! The JSON members of a task. Only the tests of these members name them elsewhere.
 
 use serde_json::{Value, json};
 
 /// The body that creates a task with this title, or renames a task.
-pub fn titled(title: &str) -> Value {
+pub fn title_body(title: &str) -> Value {
     json!({ "title": title })
 }
 
 /// The body that changes whether a task is done.
-pub fn marked(completed: bool) -> Value {
+pub fn completed_body(completed: bool) -> Value {
     json!({ "completed": completed })
 }
 
 /// The body that changes both. A task in a response has the same two members.
-pub fn titled_and_marked(title: &str, completed: bool) -> Value {
+pub fn title_and_completed_body(title: &str, completed: bool) -> Value {
     json!({ "title": title, "completed": completed })
 }
 

@@ -117,7 +117,7 @@ impl Tasks {
         self.metrics.observe("list", result).await
     }
 
-    /// A task of the tenant; `None` if there is none within `reach`.
+    /// A task of the tenant; `None` if it does not exist or is outside `reach`.
     pub async fn get(
         &self,
         tenant: TenantId,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{Answer, TestApp},
-    tasks::{marked, title, titled, titled_and_marked},
+    tasks::{completed_body, title, title_and_completed_body, title_body},
     users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER, Tenant, User},
 };
 
@@ -91,7 +91,7 @@ impl Model {
 
     fn json(&self, tenant: Tenant, id: u64) -> Value {
         let (owner, title, completed) = &self.tasks[&id];
-        let mut task = titled_and_marked(title, *completed);
+        let mut task = title_and_completed_body(title, *completed);
         task["id"] = json!(id);
         task["owner_name"] = json!(owner.full_name());
         task["tenant_id"] = json!(tenant.id);
@@ -116,16 +116,20 @@ impl Model {
 
 async fn perform(app: &TestApp, caller: (Tenant, User), operation: &Operation) -> Answer {
     let (method, path, body) = match operation {
-        Operation::Create { title } => (Method::POST, "/api/tasks".to_owned(), Some(titled(title))),
+        Operation::Create { title } => (
+            Method::POST,
+            "/api/tasks".to_owned(),
+            Some(title_body(title)),
+        ),
         Operation::Rename { id, title } => (
             Method::PATCH,
             format!("/api/tasks/{id}"),
-            Some(titled(title)),
+            Some(title_body(title)),
         ),
         Operation::Complete { id, completed } => (
             Method::PATCH,
             format!("/api/tasks/{id}"),
-            Some(marked(*completed)),
+            Some(completed_body(*completed)),
         ),
         Operation::Delete { id } => (Method::DELETE, format!("/api/tasks/{id}"), None),
         Operation::Get { id } => (Method::GET, format!("/api/tasks/{id}"), None),
@@ -218,7 +222,7 @@ async fn inaccessible_and_missing_tasks_are_alike() {
     for title in ["1", "2", "3"] {
         app.create((FABRIKAM, ADMIN), title).await;
     }
-    for (method, body) in [(Method::GET, None), (Method::PATCH, Some(titled("x")))] {
+    for (method, body) in [(Method::GET, None), (Method::PATCH, Some(title_body("x")))] {
         let send = async |id: u64| {
             let path = format!("/api/tasks/{id}");
             app.send_as((CONTOSO, EDITOR), method.clone(), &path, body.clone())

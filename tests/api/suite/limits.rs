@@ -14,7 +14,7 @@ use crate::{
     suite::service::health,
     support::{
         app::TestApp,
-        tasks::{title, titled},
+        tasks::{title, title_body},
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, READER, Tenant, User},
     },
 };
@@ -45,7 +45,7 @@ async fn creation_beyond_the_tenants_task_limit_is_rejected() {
     for title in ["one", "two"] {
         app.create(CONTOSO_EDITOR, title).await;
     }
-    let body = titled("three");
+    let body = title_body("three");
     let answer = app
         .send_as((CONTOSO, ADMIN), Method::POST, "/api/tasks", Some(body))
         .await;

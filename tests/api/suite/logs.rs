@@ -11,7 +11,7 @@ use crate::{
     support::{
         app::{Answer, answer, listen},
         entra::{KeysResponse, MockEntra},
-        tasks::titled,
+        tasks::title_body,
         tokens::{SigningKey, Token},
         users::{ADMIN, CONTOSO, NORTHWIND, READER, Tenant, User},
     },
@@ -45,7 +45,7 @@ impl Fixture {
         answer(
             request
                 .header("content-type", "application/json")
-                .body(titled("s3cret").to_string()),
+                .body(title_body("s3cret").to_string()),
         )
         .await
     }

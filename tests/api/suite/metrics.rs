@@ -18,7 +18,7 @@ use crate::{
     support::{
         app::{TestApp, answer},
         entra::KeysResponse,
-        tasks::titled,
+        tasks::title_body,
         tokens::SigningKey,
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NORTHWIND, READER},
     },
@@ -53,7 +53,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
         (CONTOSO, READER),
         Method::POST,
         "/api/tasks",
-        Some(titled("x")),
+        Some(title_body("x")),
     )
     .await;
     app.send_as(

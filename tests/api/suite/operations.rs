@@ -22,7 +22,7 @@ use crate::{
     support::{
         app::{TestApp, answer, listen},
         entra::{KeysResponse, MockEntra},
-        tasks::titled,
+        tasks::title_body,
         users::{ADMIN, API_CLIENT_ID, CONTOSO},
     },
 };
@@ -210,7 +210,7 @@ async fn slow_reader_gets_full_response_during_shutdown() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}/api/tasks", service.address);
     for _ in 0..4000 {
-        let new = titled(&"\u{1F4DD}".repeat(500)).to_string();
+        let new = title_body(&"\u{1F4DD}".repeat(500)).to_string();
         let request = client
             .post(&url)
             .bearer_auth(&token)

@@ -9,7 +9,7 @@ use tenant_tasks::auth::role::Role;
 
 use crate::support::{
     app::TestApp,
-    tasks::{title, titled},
+    tasks::{title, title_body},
     users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, NOROLE, READER, USERS, User},
 };
 
@@ -33,6 +33,7 @@ const OPERATIONS: [(&str, &str); 13] = [
 ];
 
 /// The status of each operation, in their order. One row per user.
+/// The order: me, list, GET of three targets, POST, PATCH of three targets, DELETE of four.
 #[rustfmt::skip]
 const MATRIX: [(User, [u16; OPERATIONS.len()]); USERS.len()] = [
     (ADMIN,  [200, 200, 200, 200, 404, 200, 200, 200, 404, 200, 200, 200, 200]),
@@ -52,7 +53,7 @@ async fn each_role_allows_exactly_its_operations() {
                 _ => format!("/api/tasks/{}", prepare(&app, user, target).await),
             };
             let body = match method {
-                "POST" | "PATCH" => Some(titled("changed")),
+                "POST" | "PATCH" => Some(title_body("changed")),
                 _ => None,
             };
             let case = format!("{method} {target} as {}", user.name);
@@ -78,7 +79,7 @@ async fn each_role_allows_exactly_its_operations() {
 }
 
 #[test]
-fn setup_registers_every_role() {
+fn every_role_is_registered_and_has_a_test_user() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/setup/roles.json");
     let roles: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let names: Vec<_> = Role::VARIANTS.iter().map(<&str>::from).collect();
@@ -87,9 +88,16 @@ fn setup_registers_every_role() {
         .map(|role| role["value"].as_str().unwrap())
         .collect();
     assert_eq!(registered, names);
+    for name in names {
+        let has_role = |user: &User| user.roles_claim() == Some(json!([name]));
+        assert!(
+            USERS.iter().any(has_role),
+            "no test user has the role {name}"
+        );
+    }
 }
 
-/// Creates the target of a row and returns its ID. Contoso has no task with the ID of another tenant's task.
+/// Creates the target of an operation and returns its ID. Contoso has no task with the ID of another tenant's task.
 async fn prepare(app: &TestApp, user: User, target: &str) -> u64 {
     let other = if user == ADMIN { EDITOR } else { ADMIN };
     match target {
@@ -117,7 +125,7 @@ async fn create_as_editor(app: &TestApp, user: User) -> u64 {
             Method::POST,
             "/api/tasks",
             Some(&token),
-            Some(titled("task")),
+            Some(title_body("task")),
         )
         .await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
