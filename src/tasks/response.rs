@@ -61,7 +61,7 @@ pub(crate) struct TaskFields<'a> {
     /// The owner's name when the task was created.
     owner_name: &'a str,
     tenant_id: TenantId,
-    /// The owner's id. Present only when an Admin reads tasks.
+    /// The owner's id. Present only for a caller who sees every task of the organization.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     owner_id: Option<UserId>,

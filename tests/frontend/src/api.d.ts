@@ -152,7 +152,7 @@ export interface components {
             completed: boolean;
             /** @description Counted from 1 in each organization. */
             id: components["schemas"]["TaskId"];
-            /** @description The owner. Only in what an Admin reads. */
+            /** @description The owner's id. Present only for a caller who sees every task of the organization. */
             owner_id?: components["schemas"]["UserId"];
             /** @description The owner's name when the task was created. */
             owner_name: string;
@@ -161,7 +161,7 @@ export interface components {
         };
         /** Format: int64 */
         TaskId: number;
-        /** @description The changes to the content of a task. A member that is left out stays the same. */
+        /** @description The changes to a task. A member that is left out stays the same. */
         TaskUpdate: {
             /** @description Whether the task is done. */
             completed?: boolean;
