@@ -129,7 +129,8 @@ def markdown_rows(part, rows):
     for row in filter(operator.itemgetter("published"), rows):
         sign = "≥" if row["better"] == "higher" else "≤"
         bound = "–" if row["bound"] is None else f"{sign} {row['bound']:g}"
-        table.append((row["measure"], bound, f"{row['value']:,.2f} {row['unit']}".strip(), row["note"].partition(";")[0]))
+        value = f"{row['value']:,.2f} {row['unit']}".strip()
+        table.append((row["measure"], bound, value, row["note"].partition(";")[0]))
     return markdown(table)
 
 
