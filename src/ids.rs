@@ -8,7 +8,11 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 use serde::Serialize;
 use thiserror::Error;
 use utoipa::ToSchema;
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
+
+/// The tenant of personal Microsoft accounts, which is not an organization.
+/// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
+const PERSONAL_ACCOUNTS: Uuid = uuid!("9188040d-6c67-4c5b-b112-36a304b66dad");
 
 /// A tenant: the `tid` claim.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
@@ -58,6 +62,18 @@ pub enum Reach {
 #[error("not a hyphenated GUID")]
 pub struct NotAGuid;
 
+/// The text does not name the tenant of an organization.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
+pub enum NotAnOrganization {
+    #[error(transparent)]
+    NotAGuid(#[from] NotAGuid),
+    #[error("the tenant of personal Microsoft accounts, which cannot be allowed")]
+    PersonalAccounts,
+    #[error("the nil GUID, which is not a tenant")]
+    Nil,
+}
+
 /// The text is not a whole number from 1 to 9223372036854775807.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not a positive integer")]
@@ -68,6 +84,25 @@ pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
     uuid::fmt::Hyphenated::from_str(text)
         .map(Uuid::from)
         .map_err(|_| NotAGuid)
+}
+
+impl TenantId {
+    /// Whether this can be the tenant of an organization.
+    pub fn is_organization(self) -> bool {
+        self.0 != PERSONAL_ACCOUNTS && !self.0.is_nil()
+    }
+
+    /// Parses the tenant of an organization, for settings and arguments.
+    pub fn parse_organization(text: &str) -> Result<Self, NotAnOrganization> {
+        let tenant: Self = text.parse()?;
+        if tenant.is_organization() {
+            Ok(tenant)
+        } else if tenant.0.is_nil() {
+            Err(NotAnOrganization::Nil)
+        } else {
+            Err(NotAnOrganization::PersonalAccounts)
+        }
+    }
 }
 
 impl TaskId {

@@ -17,8 +17,17 @@ pub struct Authority {
     is_loopback: bool,
 }
 
-/// The hosts of the cloud operated by 21Vianet: the current one, then the old one.
-const CHINA: [&str; 2] = ["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"];
+/// The host of the public cloud, of US Government, and of the cloud operated by 21Vianet in China.
+const CLOUDS: [&str; 3] = [
+    "login.microsoftonline.com",
+    "login.microsoftonline.us",
+    CHINA,
+];
+const CHINA: &str = "login.partner.microsoftonline.cn";
+
+/// The old host of the cloud in China. It issues tokens in the name of the present one, and Azure
+/// Kubernetes Service still sets it.
+const OLD_CHINA: &str = "login.chinacloudapi.cn";
 
 /// Why a text cannot be an [`Authority`].
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -30,6 +39,12 @@ pub enum AuthorityError {
     NotAnOrigin,
     #[error("must use https, except on loopback")]
     Insecure,
+    #[error("names another host of the public cloud: use {}", Authority::PUBLIC)]
+    OtherPublicHost,
+    #[error("names the German cloud, which was closed: use {}", Authority::PUBLIC)]
+    ClosedCloud,
+    #[error("names a tenant of Azure AD B2C or External ID, whose users are not supported")]
+    ExternalUsers,
 }
 
 impl Authority {
@@ -59,9 +74,15 @@ impl Authority {
             "http" if is_loopback => {}
             _ => return Err(AuthorityError::Insecure),
         }
+        let host = match host.to_string() {
+            host if host == OLD_CHINA => CHINA.to_owned(),
+            host => host,
+        };
+        check_host(&host)?;
+        let origin = url.origin().ascii_serialization();
         Ok(Self {
-            origin: url.origin().ascii_serialization(),
-            host: host.to_string(),
+            origin: origin.replace(OLD_CHINA, CHINA),
+            host,
             is_loopback,
         })
     }
@@ -84,8 +105,7 @@ impl Authority {
     /// The issuer of the tenant's version 1 tokens.
     pub fn v1_issuer(&self, tenant: TenantId) -> String {
         // US Government uses the public cloud's host here; China does not.
-        let is_china = CHINA.contains(&self.host.as_str());
-        let host = if is_china {
+        let host = if self.host == CHINA {
             "sts.chinacloudapi.cn"
         } else {
             "sts.windows.net"
@@ -106,8 +126,27 @@ impl Authority {
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
+    /// Whether tokens of this authority can be expected to work: a known cloud, or loopback.
+    pub fn is_known(&self) -> bool {
+        self.is_loopback || CLOUDS.contains(&self.host.as_str())
+    }
+
     /// Whether the authority is on this machine, as the local Entra of tests and sandbox is.
     pub fn is_loopback(&self) -> bool {
         self.is_loopback
+    }
+}
+
+/// Rejects the hosts that can never issue the tokens of an organization's users.
+fn check_host(host: &str) -> Result<(), AuthorityError> {
+    match host {
+        "login.windows.net" | "sts.windows.net" | "login.microsoft.com" => {
+            Err(AuthorityError::OtherPublicHost)
+        }
+        "login.microsoftonline.de" => Err(AuthorityError::ClosedCloud),
+        _ if host.ends_with(".b2clogin.com") || host.ends_with(".ciamlogin.com") => {
+            Err(AuthorityError::ExternalUsers)
+        }
+        _ => Ok(()),
     }
 }

@@ -61,9 +61,12 @@ impl Verifier {
     fn advice(&self, error: &AuthError, audience: Option<&str>) -> Option<String> {
         let api = self.expectations.app_id_uri();
         match error {
-            AuthError::TenantNotAllowed(tenant) => Some(format!(
+            AuthError::TenantNotAllowed(tenant) if tenant.is_organization() => Some(format!(
                 "To allow its users: tenant-tasks tenants add {tenant}"
             )),
+            AuthError::TenantNotAllowed(_) => Some(
+                "It is the token of a personal account. Sign in with a work account.".to_owned(),
+            ),
             AuthError::MissingScope { required, held } => held.as_ref().map_or_else(
                 || Some("It is an app's own token, or an ID token.".to_owned()),
                 |_| Some(format!("The app must request the scope {api}/{required}.")),

@@ -2,14 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use uuid::{Uuid, uuid};
-
 use super::error::InvalidToken;
 use crate::ids::{KeyId, TenantId};
-
-/// The tenant of personal Microsoft accounts. It is not an organization, so open mode excludes it.
-/// <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference>
-const PERSONAL_ACCOUNTS: Uuid = uuid!("9188040d-6c67-4c5b-b112-36a304b66dad");
 
 /// Which tenants and which signing keys are accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,7 +17,7 @@ pub struct Access {
 /// The tenants whose users may sign in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Tenants {
-    /// Open mode: any tenant.
+    /// Open mode: the tenant of any organization.
     Any {
         /// The tenants whose keys are fetched in advance.
         listed: BTreeSet<TenantId>,
@@ -36,7 +30,7 @@ impl Tenants {
     /// Whether users of `tenant` may sign in.
     pub fn allow(&self, tenant: TenantId) -> bool {
         match self {
-            Self::Any { .. } => Uuid::from(tenant) != PERSONAL_ACCOUNTS,
+            Self::Any { .. } => tenant.is_organization(),
             Self::Listed(listed) => listed.contains(&tenant),
         }
     }

@@ -1,6 +1,9 @@
 //! `check`: finds problems with settings, signing keys and the database before the service starts.
 
-use std::path::Path;
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use crate::{
     auth,
@@ -11,53 +14,89 @@ use crate::{
     tasks::store::postgres::{self, config::DatabaseConfig},
 };
 
+/// The variables that libraries read from the environment, in upper case.
+const LIBRARY_VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
 /// Prints every result. Returns whether there are no problems.
 pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
+    let mut out = io::stdout();
     for name in unknown_names(directory).unwrap_or_default() {
-        println!("note      .env sets {name}, which is not a setting of this service");
+        let problem = if LIBRARY_VARIABLES.contains(&name.to_uppercase().as_str()) {
+            "which libraries read from the environment only. Set it there"
+        } else {
+            "which is not a setting of this service"
+        };
+        writeln!(out, "note      .env sets {name}, {problem}")?;
     }
     let problems = match read_variables(directory) {
         Ok(variables) => Config::problems(variables),
         Err(problem) => vec![problem],
     };
     for problem in &problems {
-        println!("WRONG     {problem}");
+        writeln!(out, "WRONG     {problem}")?;
     }
     if !problems.is_empty() {
         return Ok(false);
     }
     let config = Config::parse(&read_variables(directory)?)?;
-    println!("ok        settings");
+    writeln!(out, "ok        settings")?;
     if config.access.tenants.is_open() {
-        println!("note      ALLOW_ANY_TENANT=true: users of any tenant may sign in");
+        writeln!(
+            out,
+            "note      ALLOW_ANY_TENANT=true: users of any tenant may sign in"
+        )?;
+    }
+    if !config.tokens.authority.is_known() {
+        writeln!(
+            out,
+            "note      AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected"
+        )?;
+    }
+    if config.store.database.is_none() {
+        writeln!(
+            out,
+            "note      tasks are stored in memory and are lost when the process ends; \
+             DATABASE_URL is not set"
+        )?;
     }
     let mut is_ok = true;
     let keys = auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await?;
     for (tenant, outcome) in keys {
         match outcome {
-            Ok(count) => println!("ok        tenant {tenant}: {count} signing keys"),
+            Ok(count) => writeln!(out, "ok        tenant {tenant}: {count} signing keys")?,
             Err(reason) => {
                 is_ok = false;
-                println!("WRONG     tenant {tenant}: no signing keys: {reason}");
+                writeln!(out, "WRONG     tenant {tenant}: no signing keys: {reason}")?;
             }
         }
     }
     if let Some(database) = &config.store.database {
-        is_ok &= check_database(database).await;
+        is_ok &= check_database(database).await?;
     }
     Ok(is_ok)
 }
 
-async fn check_database(database: &DatabaseConfig) -> bool {
+async fn check_database(database: &DatabaseConfig) -> io::Result<bool> {
+    let mut out = io::stdout();
     match postgres::inspect(database).await {
-        Ok(0) => println!("ok        database"),
+        Ok(0) => writeln!(out, "ok        database")?,
         Ok(pending) => {
-            println!("ok        database; pending migrations at the next start: {pending}");
+            writeln!(
+                out,
+                "ok        database; pending migrations at the next start: {pending}"
+            )?;
         }
         Err(problem) => {
-            println!("WRONG     database: {problem}");
-            return false;
+            writeln!(out, "WRONG     database: {problem}")?;
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }

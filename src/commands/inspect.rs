@@ -1,7 +1,7 @@
 //! `token inspect`: why a token is accepted or rejected.
 
 use std::{
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal, Read, Write},
     path::Path,
     sync::Arc,
 };
@@ -20,6 +20,7 @@ const MAX_INPUT: u64 = 1024 * 1024;
 
 /// Prints the result for the token on standard input. Returns whether it gives access to tasks.
 pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
+    let mut out = io::stdout();
     let config = Config::parse(&env_file::read_variables(directory)?)?;
     let token = read_token()?;
     let verifier = Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?;
@@ -29,24 +30,24 @@ pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
         unverified_claims,
     } = verifier.inspect(&token).await;
     let (is_accepted, title) = match outcome {
-        Ok(principal) => (print_accepted(&principal), "The token says:"),
+        Ok(principal) => (print_accepted(&mut out, &principal)?, "The token says:"),
         Err(error) => {
             let reason = error.to_string();
             let (status, detail) = ApiError::from(error).status_and_detail();
             let detail = detail.trim_end_matches('.');
-            println!("This token is rejected with {status}: {detail}.");
-            println!("Reason: {reason}.");
+            writeln!(out, "This token is rejected with {status}: {detail}.")?;
+            writeln!(out, "Reason: {reason}.")?;
             if let Some(advice) = advice {
-                println!("{advice}");
+                writeln!(out, "{advice}")?;
             }
             (false, "The token says, unverified:")
         }
     };
     if !unverified_claims.is_empty() {
-        println!("\n{title}");
+        writeln!(out, "\n{title}")?;
     }
     for (name, value) in unverified_claims {
-        println!("  {name:<12} {value}");
+        writeln!(out, "  {name:<12} {value}")?;
     }
     Ok(is_accepted)
 }
@@ -74,34 +75,40 @@ fn read_token() -> anyhow::Result<String> {
 }
 
 /// Prints the user's permissions. Returns whether the user may see tasks.
-fn print_accepted(principal: &Principal) -> bool {
+fn print_accepted(out: &mut impl Write, principal: &Principal) -> io::Result<bool> {
     let permissions = principal.permissions();
     let (see, change) = (permissions.see, permissions.change);
     let may_see = see != Coverage::Nothing;
-    println!("This token is accepted.");
+    writeln!(out, "This token is accepted.")?;
     if !may_see {
-        println!(
+        writeln!(
+            out,
             "But its roles {:?} do not give access to tasks: an administrator of its tenant assigns \
              roles under Enterprise applications, and the user then signs in again.",
             principal.roles()
-        );
+        )?;
     }
     let covered = |coverage| match coverage {
         Coverage::Nothing => "no (403)",
         Coverage::Own => "yes, their own",
         Coverage::Tenant => "yes, all of the tenant",
     };
-    println!("\n  read /api/me      yes");
-    println!("  see tasks         {}", covered(see));
-    println!("  create tasks      {}", covered(change.min(Coverage::Own)));
-    println!("  change tasks      {}", covered(change));
-    println!(
+    writeln!(out, "\n  read /api/me      yes")?;
+    writeln!(out, "  see tasks         {}", covered(see))?;
+    writeln!(
+        out,
+        "  create tasks      {}",
+        covered(change.min(Coverage::Own))
+    )?;
+    writeln!(out, "  change tasks      {}", covered(change))?;
+    writeln!(
+        out,
         "  delete tasks      {}",
         if permissions.delete {
             "yes"
         } else {
             "no (403)"
         }
-    );
-    may_see
+    )?;
+    Ok(may_see)
 }

@@ -9,7 +9,7 @@ mod inspect;
 mod serve;
 mod tenants;
 
-use std::{path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -57,7 +57,7 @@ enum TenantsCommand {
 #[derive(Args, Clone, Debug)]
 struct TenantIds {
     /// Tenant IDs (GUIDs)
-    #[arg(required = true, value_name = "TENANT_ID")]
+    #[arg(required = true, value_name = "TENANT_ID", value_parser = TenantId::parse_organization)]
     ids: Vec<TenantId>,
 }
 
@@ -91,9 +91,16 @@ pub async fn run() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // For example `check | head -1`: the reader has what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tenant-tasks: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

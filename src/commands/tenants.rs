@@ -1,6 +1,10 @@
 //! `tenants`: lists the allowed tenants, and changes the allow-list in `.env`.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    path::Path,
+};
 
 use anyhow::bail;
 
@@ -15,6 +19,7 @@ use crate::{
 };
 
 pub(super) fn list(directory: &Path) -> anyhow::Result<()> {
+    let mut out = io::stdout();
     let variables = env_file::read_variables(directory)?;
     let tenants = Settings::new(&variables).tenants()?;
     if tenants.is_open() {
@@ -23,7 +28,7 @@ pub(super) fn list(directory: &Path) -> anyhow::Result<()> {
         );
     }
     for tenant in tenants.listed() {
-        println!("{tenant}");
+        writeln!(out, "{tenant}")?;
     }
     Ok(())
 }
@@ -66,6 +71,7 @@ fn change(
     directory: &Path,
     change: impl FnOnce(&mut BTreeSet<TenantId>) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<()> {
+    let mut out = io::stdout();
     let environment = env_file::read_environment()?;
     if environment.contains_key(ALLOWED_TENANT_IDS) {
         bail!(
@@ -81,7 +87,7 @@ fn change(
     let mut new = old.clone();
     let outcomes = change(&mut new)?;
     if new == old {
-        println!("{}", outcomes.join("\n"));
+        writeln!(out, "{}", outcomes.join("\n"))?;
         return Ok(());
     }
     let text = file.with_tenants(&new)?;
@@ -96,7 +102,10 @@ fn change(
         }
     }
     file.replace(&text)?;
-    println!("{}", outcomes.join("\n"));
-    println!(".env updated. A running service applies it within two seconds.");
+    writeln!(out, "{}", outcomes.join("\n"))?;
+    writeln!(
+        out,
+        ".env updated. A running service applies it within two seconds."
+    )?;
     Ok(())
 }

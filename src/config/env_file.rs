@@ -16,7 +16,9 @@ use tempfile::Builder;
 use thiserror::Error;
 
 use super::{
-    settings::{ALLOWED_TENANT_IDS, ConfigError, Settings, Variables, invalid, parse_tenants},
+    settings::{
+        ALLOWED_TENANT_IDS, ConfigError, MAY_BE_EMPTY, Settings, Variables, invalid, parse_tenants,
+    },
     variables,
 };
 use crate::ids::TenantId;
@@ -113,7 +115,8 @@ pub fn read_variables(directory: &Path) -> Result<Variables, ConfigError> {
     Ok(variables)
 }
 
-/// The settings in the environment.
+/// The settings in the environment. An empty value does not hide the one in `.env`, unless it has a
+/// meaning.
 pub fn read_environment() -> Result<Variables, ConfigError> {
     let mut values = Variables::new();
     for variable in variables() {
@@ -122,6 +125,7 @@ pub fn read_environment() -> Result<Variables, ConfigError> {
             reason = "the only reader of the environment"
         )]
         match env::var(variable) {
+            Ok(value) if value.trim().is_empty() && !MAY_BE_EMPTY.contains(&variable) => {}
             Ok(value) => {
                 values.insert(variable.to_owned(), value);
             }
@@ -149,28 +153,47 @@ pub fn unknown_names(directory: &Path) -> Result<BTreeSet<String>, ConfigError> 
         .collect())
 }
 
-/// Parses the text of an `.env`.
+/// Parses the text of an `.env`. A byte order mark is skipped.
 pub fn parse(text: &str) -> Result<Variables, ConfigError> {
-    let variables = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>();
-    variables.map_err(|error| match error {
-        dotenvy::Error::LineParse(line, _) => {
-            // dotenvy returns the line's text, sometimes with the next line, but not its number.
-            let start = line.lines().next().unwrap_or_default().trim();
-            let mut lines = text.lines();
-            let index = lines.position(|line| line.trim().starts_with(start));
-            ConfigError::Line(index.map_or(1, |index| index + 1))
-        }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    parse_lines(text).map_err(|error| match error {
+        // dotenvy does not return the number of the line.
+        dotenvy::Error::LineParse(..) => ConfigError::Line(first_invalid_line(text)),
         dotenvy::Error::Io(error) => ConfigError::File(error),
         error => ConfigError::File(io::Error::other(error)),
     })
 }
 
-fn read_file(directory: &Path) -> Result<Variables, ConfigError> {
-    match fs::read_to_string(directory.join(".env")) {
-        Ok(text) => parse(&text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Variables::new()),
-        Err(error) => Err(ConfigError::File(error)),
+fn parse_lines(text: &str) -> Result<Variables, dotenvy::Error> {
+    dotenvy::from_read_iter(text.as_bytes()).collect()
+}
+
+/// The number of the line, from 1, that starts an assignment which cannot be parsed. A quoted value
+/// may span several lines.
+fn first_invalid_line(text: &str) -> usize {
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let mut start = 0;
+    while let Some(rest) = lines.get(start..).filter(|rest| !rest.is_empty()) {
+        let parses = |length: &usize| parse_lines(&rest[..*length].concat()).is_ok();
+        match (1..=rest.len()).find(parses) {
+            Some(length) => start += length,
+            None => break,
+        }
     }
+    start + 1
+}
+
+fn read_file(directory: &Path) -> Result<Variables, ConfigError> {
+    let bytes = match fs::read(directory.join(".env")) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Variables::new()),
+        Err(error) => return Err(ConfigError::File(error)),
+    };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(ConfigError::Utf16);
+    }
+    let text = String::from_utf8(bytes).map_err(io::Error::other);
+    parse(&text.map_err(ConfigError::File)?)
 }
 
 fn folder_of(path: &Path) -> &Path {

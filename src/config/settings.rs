@@ -11,7 +11,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 use uuid::Uuid;
 
@@ -29,6 +29,9 @@ use crate::{
 
 /// The variable with the allow-list.
 pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
+
+/// The settings for which an empty value has a meaning. Every other empty value counts as unset.
+pub const MAY_BE_EMPTY: [&str; 3] = [ALLOWED_TENANT_IDS, "ALLOWED_ORIGINS", "REQUIRED_SCOPE"];
 
 /// The values of variables by name. An unset variable has no entry.
 pub type Variables = HashMap<String, String>;
@@ -49,7 +52,12 @@ pub enum ConfigError {
     },
     #[error("cannot read .env: {0}")]
     File(#[source] io::Error),
-    #[error(".env, line {0}: not of the form NAME=value")]
+    #[error(".env is a UTF-16 file: save it as UTF-8")]
+    Utf16,
+    #[error(
+        ".env, line {0}: not of the form NAME=value. Quote a value that contains spaces or \
+         backslashes"
+    )]
     Line(usize),
 }
 
@@ -58,7 +66,7 @@ impl ConfigError {
     pub(super) fn variable(&self) -> Option<&'static str> {
         match self {
             Self::Missing { variable, .. } | Self::Invalid { variable, .. } => Some(variable),
-            Self::File(_) | Self::Line(_) => None,
+            Self::File(_) | Self::Utf16 | Self::Line(_) => None,
         }
     }
 }
@@ -160,7 +168,12 @@ impl<'a> Settings<'a> {
     }
 
     fn home_tenant(&self) -> Result<Option<TenantId>, ConfigError> {
-        self.parse("AZURE_HOME_TENANT_ID", "be the GUID of a tenant")
+        const VARIABLE: &str = "AZURE_HOME_TENANT_ID";
+        let tenant = self.value(VARIABLE).map(TenantId::parse_organization);
+        let expected = "be the GUID of an organization's tenant";
+        tenant
+            .map(|tenant| must(VARIABLE, tenant.ok(), expected))
+            .transpose()
     }
 
     fn flag(&self, variable: &'static str) -> Result<bool, ConfigError> {
@@ -179,13 +192,12 @@ impl<'a> Settings<'a> {
     pub(super) fn required_scope(&self) -> Result<Option<String>, ConfigError> {
         let scope = self.raw("REQUIRED_SCOPE").unwrap_or("access_as_user");
         // A scope token (RFC 6749, section 3.3). A response header contains it between quotes.
-        let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        let scope = Some(scope).filter(|scope| scope.bytes().all(is_allowed));
-        let scope = must(
-            "REQUIRED_SCOPE",
-            scope,
-            "be one scope, such as access_as_user",
-        )?;
+        // `scp` contains the short form: no `api://…/`, no list, and not `.default`.
+        let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"\\/:,".contains(&byte);
+        let is_short = |scope: &&str| scope.bytes().all(is_allowed) && *scope != ".default";
+        let expected = "be one scope in its short form, such as access_as_user and not \
+                        api://…/access_as_user or .default";
+        let scope = must("REQUIRED_SCOPE", Some(scope).filter(is_short), expected)?;
         Ok(Some(scope.to_owned()).filter(|scope| !scope.is_empty()))
     }
 
@@ -197,16 +209,22 @@ impl<'a> Settings<'a> {
         must(VARIABLE, key_ids, expected)
     }
 
+    /// Set but empty: no origin.
     pub(super) fn allowed_origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
         const VARIABLE: &str = "ALLOWED_ORIGINS";
-        let list = self.value(VARIABLE).unwrap_or("http://localhost:3000");
+        let list = self.raw(VARIABLE).unwrap_or("http://localhost:3000");
         let expected = "list origins such as http://localhost:3000, separated by commas, in lower \
-                        case and without a trailing slash";
+                        case, without * and without a trailing slash";
         parse_list(VARIABLE, list, parse_origin, expected)
     }
 
+    /// An IPv6 address may be in brackets, as in a URL.
     pub(super) fn host(&self) -> &str {
-        self.value("HOST").unwrap_or("127.0.0.1")
+        let host = self.value("HOST").unwrap_or("127.0.0.1");
+        let address = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        address.unwrap_or(host)
     }
 
     pub(super) fn port(&self) -> Result<u16, ConfigError> {
@@ -289,9 +307,16 @@ impl<'a> Settings<'a> {
     }
 
     pub(super) fn log_filter(&self) -> Result<EnvFilter, ConfigError> {
-        let filter = self.value("RUST_LOG").unwrap_or("info");
-        let expected = "be a level such as info, or directives such as info,tenant_tasks=debug";
-        must("RUST_LOG", EnvFilter::try_new(filter).ok(), expected)
+        let text = self.value("RUST_LOG").unwrap_or("info");
+        let expected = "be a level (error, warn, info, debug or trace), or directives such as \
+                        info,tenant_tasks=debug";
+        // The library takes a bare word that is not a level for a target, and logs nothing else.
+        let is_target = |directive: &str| {
+            !directive.contains(['=', '[', ']', '}']) && directive.parse::<LevelFilter>().is_err()
+        };
+        let has_target = text.split(',').map(str::trim).any(is_target);
+        let filter = EnvFilter::try_new(text).ok();
+        must("RUST_LOG", filter.filter(|_| !has_target), expected)
     }
 
     pub(super) fn log_format(&self) -> Result<LogFormat, ConfigError> {
@@ -331,11 +356,11 @@ fn parse_list<T, L: FromIterator<T>>(
 
 /// Parses a comma-separated list of tenants.
 pub fn parse_tenants(list: &str) -> Result<BTreeSet<TenantId>, ConfigError> {
-    let expected = "list GUIDs separated by commas";
+    let expected = "list the GUIDs of organizations' tenants, separated by commas";
     parse_list(
         ALLOWED_TENANT_IDS,
         list,
-        |entry| entry.parse().ok(),
+        |entry| TenantId::parse_organization(entry).ok(),
         expected,
     )
 }
@@ -345,5 +370,5 @@ fn parse_origin(entry: &str) -> Option<HeaderValue> {
     let origin = Url::parse(entry).ok()?.origin().ascii_serialization();
     HeaderValue::try_from(entry)
         .ok()
-        .filter(|_| origin == entry)
+        .filter(|_| origin == entry && !entry.contains('*'))
 }

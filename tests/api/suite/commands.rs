@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -40,7 +41,7 @@ pub(crate) fn run(
     }
     let output = command
         .args(arguments)
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .output()
         .unwrap();
     let env_file = fs::read_to_string(directory.path().join(".env")).unwrap_or_default();
@@ -235,6 +236,7 @@ async fn check_reports_all_setting_and_key_fetch_problems() {
     let both = |keys: &str| {
         format!(
             "note      .env sets ALLOWED_TENANTS, which is not a setting of this service\nok        settings\n\
+             note      tasks are stored in memory and are lost when the process ends; DATABASE_URL is not set\n\
              ok        tenant {}: 2 signing keys\n{keys}",
             CONTOSO.id
         )
@@ -277,6 +279,79 @@ async fn check_reports_all_setting_and_key_fetch_problems() {
     }
     assert!(!stdout.contains("s3cret"), "{stdout}");
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn check_prints_notes_about_variables_and_the_authority() {
+    let settings = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("ALLOW_ANY_TENANT", "true"),
+        ("AZURE_AUTHORITY_HOST", "https://login.contoso.example"),
+        // Empty: this does not hide the value in `.env`.
+        ("PORT", ""),
+    ];
+    let file = "https_proxy=http://proxy.example\nPORT=eighty\n";
+    let (stdout, _, code, _) = run(&["check"], Some(file), &settings);
+    assert_eq!(code, Some(1));
+    for line in [
+        "note      .env sets https_proxy, which libraries read from the environment only. Set it there",
+        "WRONG     PORT must be a whole number from 0 to 65535",
+    ] {
+        assert!(stdout.contains(line), "{line}: {stdout}");
+    }
+    let (stdout, _, _, _) = run(&["check"], None, &settings);
+    let note = "note      AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected";
+    assert!(stdout.contains(note), "{stdout}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_not_a_panic() {
+    let settings = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:1"),
+        ("ALLOWED_TENANT_IDS", CONTOSO.id),
+    ];
+    for arguments in [&["check"][..], &["tenants", "list"]] {
+        let run_into = |stdout: Stdio| {
+            let (mut command, _directory) = command(&settings);
+            let output = command.args(arguments).stdout(stdout).output().unwrap();
+            (
+                output.status.code(),
+                String::from_utf8(output.stderr).unwrap(),
+            )
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, stderr) = run_into(writer.into());
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        assert!(
+            !stderr.contains("panicked") && !stderr.contains("pipe"),
+            "{stderr}"
+        );
+
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let (code, stderr) = run_into(full.into());
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("tenant-tasks: No space left on device"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn personal_accounts_cannot_be_added() {
+    for tenant in [
+        "9188040d-6c67-4c5b-b112-36a304b66dad",
+        "00000000-0000-0000-0000-000000000000",
+    ] {
+        let file = format!("ALLOWED_TENANT_IDS={}\n", CONTOSO.id);
+        let (_, stderr, code, env_file) = run(&["tenants", "add", tenant], Some(&file), &[]);
+        assert_eq!((code, env_file), (Some(2), file), "{stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,10 +123,10 @@ async fn invalid_settings_are_logged_and_not_applied() {
     for (invalid, reason) in [
         (
             "ALLOWED_TENANT_IDS=contoso\n",
-            "ALLOWED_TENANT_IDS must list GUIDs",
+            "ALLOWED_TENANT_IDS must list the GUIDs",
         ),
         ("ALLOWED_TENANT_IDS=\n", "ALLOWED_TENANT_IDS is empty"),
-        ("no assignment\n", ".env, line 1"),
+        ("PORT=0\nALLOWED_TENANT_IDS=a, b\n", ".env, line 2"),
     ] {
         service.rewrite_file(invalid);
         service.signal("-HUP");

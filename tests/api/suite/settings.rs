@@ -8,91 +8,117 @@ use crate::support::app::settings;
 
 const AUTHORITY: &str = "http://127.0.0.1:1";
 const GUID: &str = "44444444-4444-4444-8444-444444444444";
+const PERSONAL_ACCOUNTS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+const NIL: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Invalid values. Each causes exactly one problem.
+const INVALID: &[(&str, &str)] = &[
+    ("AZURE_API_CLIENT_ID", ""),
+    ("AZURE_API_CLIENT_ID", "s3cret"),
+    (
+        "AZURE_API_CLIENT_ID",
+        "api://44444444-4444-4444-8444-444444444444",
+    ),
+    ("AZURE_HOME_TENANT_ID", "contoso.onmicrosoft.com"),
+    ("AZURE_HOME_TENANT_ID", PERSONAL_ACCOUNTS),
+    ("AZURE_HOME_TENANT_ID", NIL),
+    ("ALLOWED_TENANT_IDS", PERSONAL_ACCOUNTS),
+    ("ALLOWED_TENANT_IDS", NIL),
+    ("ALLOWED_TENANT_IDS", ""),
+    ("ALLOWED_TENANT_IDS", ","),
+    ("ALLOWED_TENANT_IDS", "contoso"),
+    (
+        "ALLOWED_TENANT_IDS",
+        "44444444-4444-4444-8444-444444444444;55555555-5555-4555-8555-555555555555",
+    ),
+    ("ALLOW_ANY_TENANT", "yes"),
+    ("ALLOWED_ORIGINS", "*"),
+    ("ALLOWED_ORIGINS", "https://*.example"),
+    ("ALLOWED_ORIGINS", "localhost:3000"),
+    ("ALLOWED_ORIGINS", "https://tasks.example/"),
+    ("ALLOWED_ORIGINS", "https://tasks.example/app"),
+    ("ALLOWED_ORIGINS", "https://Tasks.example"),
+    ("ALLOWED_ORIGINS", "https://tasks.example:443"),
+    ("ALLOWED_ORIGINS", "null"),
+    ("AZURE_AUTHORITY_HOST", "login.microsoftonline.us"),
+    ("AZURE_AUTHORITY_HOST", "http://login.microsoftonline.com"),
+    (
+        "AZURE_AUTHORITY_HOST",
+        "https://login.microsoftonline.com/common",
+    ),
+    (
+        "AZURE_AUTHORITY_HOST",
+        "https://user:s3cret@login.microsoftonline.com",
+    ),
+    ("AZURE_AUTHORITY_HOST", "ftp://127.0.0.1"),
+    ("AZURE_AUTHORITY_HOST", "https://login.windows.net"),
+    ("AZURE_AUTHORITY_HOST", "https://sts.windows.net"),
+    ("AZURE_AUTHORITY_HOST", "https://login.microsoft.com"),
+    ("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.de"),
+    ("AZURE_AUTHORITY_HOST", "https://contoso.b2clogin.com"),
+    ("AZURE_AUTHORITY_HOST", "https://contoso.ciamlogin.com"),
+    ("REQUIRED_SCOPE", "access_as_user offline_access"),
+    (
+        "REQUIRED_SCOPE",
+        "api://44444444-4444-4444-8444-444444444444/access_as_user",
+    ),
+    ("REQUIRED_SCOPE", "access_as_user,offline_access"),
+    ("REQUIRED_SCOPE", ".default"),
+    ("REQUIRED_SCOPE", "quote\""),
+    ("PORT", "http"),
+    ("PORT", "65536"),
+    ("MAX_CONNECTIONS", "0"),
+    ("MAX_TASKS_PER_TENANT", "-1"),
+    ("TENANT_RATE_LIMIT", "0.5"),
+    ("RUST_LOG", "tenant_tasks=loud"),
+    ("RUST_LOG", "verbose"),
+    ("RUST_LOG", "WARNING"),
+    ("RUST_LOG", "info,tenant_tasks"),
+    ("LOG_FORMAT", "xml"),
+    ("DATABASE_URL", "s3cret"),
+    ("DATABASE_URL", "mysql://user:s3cret@db/tasks"),
+    ("DATABASE_URL", "postgres://user:s3cret@db:port/tasks"),
+    ("DATABASE_URL", "postgres://:s3cret@db/tasks"),
+    ("DATABASE_URL", "postgres://user:s3cret@/tasks"),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@db/tasks?sslmode=s3cret",
+    ),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@db/tasks?sslcert=s3cret",
+    ),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@db/tasks?sslrootcert=/nowhere/s3cret",
+    ),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null",
+    ),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@db/tasks?sslmode=prefer",
+    ),
+    (
+        "DATABASE_URL",
+        "postgres://user:s3cret@localhost/tasks?sslmode=allow",
+    ),
+    ("MAX_DATABASE_CONNECTIONS", "0"),
+    ("METRICS_ADDR", "localhost"),
+    ("METRICS_ADDR", "127.0.0.1"),
+    ("DOCS", "no"),
+    ("AZURE_SPA_CLIENT_ID", "tenant-tasks-spa"),
+];
 
 #[test]
 fn invalid_setting_is_named_without_its_value() {
     assert!(Config::parse(&settings(AUTHORITY, &[])).is_ok());
-    for (variable, value) in [
-        ("AZURE_API_CLIENT_ID", ""),
-        ("AZURE_API_CLIENT_ID", "s3cret"),
-        (
-            "AZURE_API_CLIENT_ID",
-            "api://44444444-4444-4444-8444-444444444444",
-        ),
-        ("AZURE_HOME_TENANT_ID", "contoso.onmicrosoft.com"),
-        ("ALLOWED_TENANT_IDS", ""),
-        ("ALLOWED_TENANT_IDS", ","),
-        ("ALLOWED_TENANT_IDS", "contoso"),
-        (
-            "ALLOWED_TENANT_IDS",
-            "44444444-4444-4444-8444-444444444444;55555555-5555-4555-8555-555555555555",
-        ),
-        ("ALLOW_ANY_TENANT", "yes"),
-        ("ALLOWED_ORIGINS", "*"),
-        ("ALLOWED_ORIGINS", "localhost:3000"),
-        ("ALLOWED_ORIGINS", "https://tasks.example/"),
-        ("ALLOWED_ORIGINS", "https://tasks.example/app"),
-        ("ALLOWED_ORIGINS", "https://Tasks.example"),
-        ("ALLOWED_ORIGINS", "https://tasks.example:443"),
-        ("ALLOWED_ORIGINS", "null"),
-        ("AZURE_AUTHORITY_HOST", "login.microsoftonline.us"),
-        ("AZURE_AUTHORITY_HOST", "http://login.microsoftonline.com"),
-        (
-            "AZURE_AUTHORITY_HOST",
-            "https://login.microsoftonline.com/common",
-        ),
-        (
-            "AZURE_AUTHORITY_HOST",
-            "https://user:s3cret@login.microsoftonline.com",
-        ),
-        ("AZURE_AUTHORITY_HOST", "ftp://127.0.0.1"),
-        ("REQUIRED_SCOPE", "access_as_user offline_access"),
-        ("REQUIRED_SCOPE", "quote\""),
-        ("PORT", "http"),
-        ("PORT", "65536"),
-        ("MAX_CONNECTIONS", "0"),
-        ("MAX_TASKS_PER_TENANT", "-1"),
-        ("TENANT_RATE_LIMIT", "0.5"),
-        ("RUST_LOG", "tenant_tasks=loud"),
-        ("LOG_FORMAT", "xml"),
-        ("DATABASE_URL", "s3cret"),
-        ("DATABASE_URL", "mysql://user:s3cret@db/tasks"),
-        ("DATABASE_URL", "postgres://user:s3cret@db:port/tasks"),
-        ("DATABASE_URL", "postgres://:s3cret@db/tasks"),
-        ("DATABASE_URL", "postgres://user:s3cret@/tasks"),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslmode=s3cret",
-        ),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslcert=s3cret",
-        ),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslrootcert=/nowhere/s3cret",
-        ),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslrootcert=/dev/null",
-        ),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@db/tasks?sslmode=prefer",
-        ),
-        (
-            "DATABASE_URL",
-            "postgres://user:s3cret@localhost/tasks?sslmode=allow",
-        ),
-        ("MAX_DATABASE_CONNECTIONS", "0"),
-        ("METRICS_ADDR", "localhost"),
-        ("METRICS_ADDR", "127.0.0.1"),
-        ("DOCS", "no"),
-        ("AZURE_SPA_CLIENT_ID", "tenant-tasks-spa"),
-    ] {
-        let error = Config::parse(&settings(AUTHORITY, &[(variable, value)]))
-            .expect_err(variable)
-            .to_string();
+    for &(variable, value) in INVALID {
+        let variables = settings(AUTHORITY, &[(variable, value)]);
+        let error = Config::parse(&variables).expect_err(variable).to_string();
+        let problems = Config::problems(variables);
+        assert_eq!(problems.len(), 1, "{variable}={value}: {problems:?}");
         assert!(error.starts_with(variable), "{variable}={value}: {error}");
         assert!(
             !error.contains("s3cret") && !error.contains('\n'),
@@ -146,6 +172,45 @@ fn alternative_setting_formats_are_accepted() {
         let config = Config::parse(&settings(AUTHORITY, &[(variable, value)]));
         assert!(config.is_ok(), "{variable}={value}: {:?}", config.err());
     }
+}
+
+#[test]
+fn old_china_host_means_the_present_one() {
+    let parse = |host| {
+        Config::parse(&settings(host, &[]))
+            .unwrap()
+            .tokens
+            .authority
+    };
+    let present = parse("https://login.partner.microsoftonline.cn");
+    assert_eq!(parse("https://login.chinacloudapi.cn/"), present);
+    assert!(present.is_known());
+    assert!(!parse("https://login.contoso.example").is_known());
+}
+
+#[test]
+fn log_levels_and_directives_are_accepted() {
+    for filter in [
+        "WARN",
+        "warn,tenant_tasks::audit=info",
+        "tenant_tasks[request]=debug",
+        "off",
+    ] {
+        assert!(
+            Config::parse(&settings(AUTHORITY, &[("RUST_LOG", filter)])).is_ok(),
+            "{filter}"
+        );
+    }
+}
+
+#[test]
+fn host_may_be_in_brackets_and_origins_may_be_empty() {
+    let config = settings(AUTHORITY, &[("HOST", "[::1]"), ("ALLOWED_ORIGINS", "")]);
+    let config = Config::parse(&config).unwrap();
+    assert_eq!(
+        (config.host.as_str(), config.allowed_origins.len()),
+        ("::1", 0)
+    );
 }
 
 #[test]
@@ -250,17 +315,23 @@ fn env_example_documents_every_setting_and_parses() {
 #[test]
 fn invalid_env_file_line_is_reported_by_number() {
     let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(".env");
     for line in [
         "s3cret without a name",
         "s3cret without a name # with a comment",
         "NAME='s3cret without a closing quote",
+        "ALLOWED_TENANT_IDS=s3cret, s3cret",
+        "NAME=s3cret\\s3cret",
     ] {
-        fs::write(
-            directory.path().join(".env"),
-            format!("# comment\nPORT=8000\n\n{line}\n"),
-        )
-        .unwrap();
+        fs::write(&file, format!("# comment\nX=\"1\n2\"\n{line}\nPORT=8000\n")).unwrap();
         let error = read_variables(directory.path()).unwrap_err().to_string();
-        assert_eq!(error, ".env, line 4: not of the form NAME=value", "{line}");
+        let expected = ".env, line 4: not of the form NAME=value. \
+                        Quote a value that contains spaces or backslashes";
+        assert_eq!(error, expected, "{line}");
     }
+    fs::write(&file, "\u{feff}PORT=9000\n").unwrap();
+    assert_eq!(read_variables(directory.path()).unwrap()["PORT"], "9000");
+    fs::write(&file, b"\xff\xfeP\0O\0").unwrap();
+    let error = read_variables(directory.path()).unwrap_err().to_string();
+    assert_eq!(error, ".env is a UTF-16 file: save it as UTF-8");
 }
