@@ -9,13 +9,13 @@ use axum::{
     extract::{DefaultBodyLimit, FromRef, Request},
     http::{
         HeaderValue,
-        header::{AUTHORIZATION, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{LINK, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
     response::Response,
     routing::get,
 };
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
     auth::Verifier,
@@ -24,10 +24,7 @@ use crate::{
     me::me,
     openapi::{self, Docs},
     tasks::{handlers, request::MAX_BODY_BYTES, store::Tasks},
-    telemetry::{
-        otlp::{TRACEPARENT, TRACESTATE},
-        request::{REQUEST_ID, RequestMetrics, observe},
-    },
+    telemetry::request::{REQUEST_ID, RequestMetrics, observe},
 };
 
 /// The time limit of a request, from the end of its head to its response. One second less than a
@@ -88,7 +85,8 @@ fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
         .allow_origin(AllowOrigin::list(allowed_origins.iter().cloned()))
         .allow_credentials(true)
         .allow_methods(openapi::methods())
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, TRACEPARENT, TRACESTATE])
+        // Telemetry in browsers adds headers of its own. Without them, every call would fail.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([WWW_AUTHENTICATE, LINK, RETRY_AFTER, REQUEST_ID])
         .max_age(PREFLIGHT_MAX_AGE)
 }
