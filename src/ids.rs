@@ -74,7 +74,7 @@ pub enum NotAnOrganization {
     Nil,
 }
 
-/// The text is not a whole number from 1 to 9223372036854775807.
+/// The text is not a whole number from 1 to 9223372036854775807, without sign and leading zeros.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("not a positive integer")]
 pub struct NotATaskId;
@@ -210,7 +210,7 @@ impl FromStr for TaskId {
 
     fn from_str(text: &str) -> Result<Self, NotATaskId> {
         match text.parse::<NonZeroU64>() {
-            Ok(id) if id.get() <= Self::LAST => Ok(Self(id)),
+            Ok(id) if id.get() <= Self::LAST && !text.starts_with(['+', '0']) => Ok(Self(id)),
             Ok(_) | Err(_) => Err(NotATaskId),
         }
     }

@@ -229,7 +229,8 @@ impl ListWriter {
 /// The `Link` header of the next page, if there is one (RFC 8288).
 fn next_page(page: Page, listing: &Listing) -> Option<HeaderValue> {
     let (limit, last) = (page.limit?, listing.tasks.last()?);
-    let link = format!("</api/tasks?limit={limit}&after={}>; rel=\"next\"", last.id);
+    // Relative, so that it is right behind a proxy that adds a path prefix.
+    let link = format!("<?limit={limit}&after={}>; rel=\"next\"", last.id);
     let link = HeaderValue::try_from(link).ok();
     link.filter(|_| listing.more)
 }

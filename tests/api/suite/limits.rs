@@ -130,7 +130,7 @@ async fn list_of_any_length_is_complete_and_in_order() {
     assert_eq!(answer.json().as_array().unwrap().len(), 500);
     assert_eq!(
         answer.header("link"),
-        Some(r#"</api/tasks?limit=500&after=500>; rel="next""#)
+        Some(r#"<?limit=500&after=500>; rel="next""#)
     );
 }
 
@@ -258,7 +258,7 @@ async fn page_of_longest_titles_is_complete() {
             tasks.as_array().unwrap().len(),
             if path.contains("limit") { 60 } else { 70 }
         );
-        let next = r#"</api/tasks?limit=60&after=60>; rel="next""#;
+        let next = r#"<?limit=60&after=60>; rel="next""#;
         assert_eq!(
             answer.header("link"),
             path.contains("limit").then_some(next)

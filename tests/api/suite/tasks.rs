@@ -350,6 +350,8 @@ async fn task_id_in_path_must_be_a_positive_integer() {
     let app = TestApp::start().await;
     for id in [
         "0",
+        "+1",
+        "01",
         "-1",
         "1.5",
         "one",
@@ -412,12 +414,9 @@ async fn long_list_can_be_read_page_by_page() {
             let Some(link) = answer.header("link") else {
                 return pages;
             };
-            path = link
-                .strip_prefix('<')
-                .unwrap()
-                .strip_suffix(">; rel=\"next\"")
-                .unwrap()
-                .to_owned();
+            let query = link.strip_prefix('<').unwrap();
+            let query = query.strip_suffix(">; rel=\"next\"").unwrap();
+            path = format!("/api/tasks{query}");
         }
     };
     assert_eq!(pages(admin).await, [vec![1, 2], vec![3, 4], vec![5]]);
