@@ -33,14 +33,11 @@ pub enum AuthError {
     #[error("tenant {0} is not in ALLOWED_TENANT_IDS")]
     TenantNotAllowed(TenantId),
     /// The token is valid, but it is not a user's access token.
-    #[error("the token was issued to an app without a user, or it is an ID token")]
+    #[error("the token has no scp, or idtyp=app: it was issued to an app, or it is an ID token")]
     AppOnly,
     /// The token is valid, but lacks the required scope.
-    #[error("the token lacks the scope {required}: its scp is {}", .held.as_deref().unwrap_or("missing"))]
-    MissingScope {
-        required: String,
-        held: Option<String>,
-    },
+    #[error("the token lacks the scope {required}: its scp is {held:?}")]
+    MissingScope { required: String, held: String },
     /// The user has none of the roles that the route requires.
     #[error("one of the roles {} is required, and the token has {held:?}", Role::join(.required))]
     MissingRole {

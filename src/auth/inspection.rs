@@ -67,9 +67,11 @@ impl Verifier {
             AuthError::TenantNotAllowed(_) => Some(
                 "It is the token of a personal account. Sign in with a work account.".to_owned(),
             ),
-            AuthError::MissingScope { required, held } => held.as_ref().map_or_else(
-                || Some("It is an app's own token, or an ID token.".to_owned()),
-                |_| Some(format!("The app must request the scope {api}/{required}.")),
+            AuthError::MissingScope { required, .. } => {
+                Some(format!("The app must request the scope {api}/{required}."))
+            }
+            AuthError::AppOnly => Some(
+                "Send the access token of a signed-in user, not a token of the app.".to_owned(),
             ),
             AuthError::MissingRole { .. } => {
                 Some("An administrator of the user's tenant assigns roles.".to_owned())
@@ -89,7 +91,6 @@ impl Verifier {
             AuthError::InvalidToken(_)
             | AuthError::MissingToken
             | AuthError::MalformedCredentials
-            | AuthError::AppOnly
             | AuthError::TooManyRequests => None,
         }
     }

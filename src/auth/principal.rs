@@ -43,17 +43,18 @@ impl Principal {
         if claims.is_app_only() {
             return Err(AuthError::AppOnly);
         }
-        let scopes = match (scopes, required_scope) {
-            (Some(held), Some(required)) if held.split(' ').any(|scope| scope == required) => held,
-            (Some(held), None) if !held.is_empty() => held,
-            (held, Some(required)) => {
+        // Entra's default for an app's own token: no `idtyp` and no `scp`.
+        let scopes = scopes.ok_or(AuthError::AppOnly)?;
+        match required_scope {
+            Some(required) if !scopes.split(' ').any(|scope| scope == required) => {
                 return Err(AuthError::MissingScope {
                     required: required.to_owned(),
-                    held: held.map(str::to_owned),
+                    held: scopes.to_owned(),
                 });
             }
-            (_, None) => return Err(AuthError::AppOnly),
-        };
+            None if scopes.is_empty() => return Err(AuthError::AppOnly),
+            Some(_) | None => {}
+        }
         let email = EMAIL_CLAIMS.iter().find_map(|name| claims.text(name));
         Ok(Self(Arc::new(Identity {
             user,

@@ -557,6 +557,8 @@ async fn app_only_token_is_rejected() {
     let app = TestApp::start().await;
     for token in [
         app.entra.v1(CONTOSO, ADMIN).with("idtyp", "app"),
+        // Entra's default: neither `idtyp` nor `scp`.
+        app.entra.v1(CONTOSO, ADMIN).without("scp"),
         app.entra
             .v2(CONTOSO, ADMIN)
             .with("idtyp", "app")
@@ -581,7 +583,6 @@ async fn missing_scope_is_rejected_and_named() {
     let app = TestApp::start().await;
     let good = || app.entra.v1(CONTOSO, ADMIN);
     for token in [
-        good().without("scp"),
         good().with("scp", ""),
         good().with("scp", "User.Read"),
         good().with("scp", "access_as_user_too"),

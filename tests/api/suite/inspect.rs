@@ -285,19 +285,19 @@ async fn inspect_names_tenant_scope_role_and_key_problems() {
             none,
             good().with("scp", "User.Read").sign(),
             "403",
-            "the token lacks the scope access_as_user: its scp is User.Read",
+            "the token lacks the scope access_as_user: its scp is \"User.Read\"",
         ),
         (
             none,
             good().without("scp").sign(),
             "403",
-            "the token lacks the scope access_as_user: its scp is missing",
+            "the token has no scp, or idtyp=app",
         ),
         (
             none,
             good().with("idtyp", "app").sign(),
             "403",
-            "the token was issued to an app without a user",
+            "it was issued to an app, or it is an ID token",
         ),
         (
             &[("REQUIRED_SCOPE", "")],
