@@ -34,14 +34,14 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     if !config.tokens.authority.is_known() {
         tracing::warn!("AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected");
     }
+    let clock = Arc::new(SystemClock::new());
+    let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
+    let tasks = Tasks::open(&config.store).await?;
     if config.store.database.is_some() {
         tracing::info!("tasks are stored in PostgreSQL");
     } else {
         tracing::info!("tasks are stored in memory and are lost when the process ends");
     }
-    let clock = Arc::new(SystemClock::new());
-    let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
-    let tasks = Tasks::open(&config.store).await?;
     let requests = RequestMetrics::default();
     let state = AppState {
         verifier: Arc::clone(&verifier),
