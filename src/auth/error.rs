@@ -20,9 +20,12 @@ use crate::ids::{KeyId, TenantId};
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum AuthError {
-    /// No `Authorization` header, or one with another scheme.
+    /// No `Authorization` header.
     #[error("no bearer token")]
     MissingToken,
+    /// An `Authorization` header with another scheme, or a token without a scheme.
+    #[error("the Authorization header does not start with Bearer")]
+    NotBearer,
     /// More than one `Authorization` header, or an empty bearer token.
     #[error("more than one Authorization header, or an empty token")]
     MalformedCredentials,
@@ -39,7 +42,7 @@ pub enum AuthError {
     #[error("the token lacks the scope {required}: its scp is {held:?}")]
     MissingScope { required: String, held: String },
     /// The user has none of the roles that the route requires.
-    #[error("one of the roles {} is required, and the token has {held:?}", Role::join(.required))]
+    #[error("one of the roles {} is required, and the token has {}", Role::join(.required), held_roles(.held))]
     MissingRole {
         required: Vec<Role>,
         held: Vec<String>,
@@ -59,7 +62,9 @@ pub enum AuthError {
 #[expect(missing_docs, reason = "the error texts say what the fields mean")]
 pub enum InvalidToken {
     /// Longer than any token that Entra issues.
-    #[error("it has {bytes} bytes, more than {max}")]
+    #[error(
+        "it has {bytes} bytes, more than {max}: many roles, groups or optional claims make it large"
+    )]
     TooLong { bytes: usize, max: usize },
     /// Not a JWS in compact serialization (RFC 7515, section 3.1).
     #[error("{0}")]
@@ -89,7 +94,10 @@ pub enum InvalidToken {
     #[error("iss is {found}, expected \"{expected}\" for its tid and ver")]
     Issuer { found: Unverified, expected: String },
     /// `aud` is not this API.
-    #[error("aud is {found}, expected \"{expected}\" or the client id alone")]
+    #[error(
+        "aud is {found}, expected \"{expected}\" or, as with requestedAccessTokenVersion: 2, the client id \
+         alone"
+    )]
     Audience { found: Unverified, expected: String },
     /// `exp` has passed.
     #[error("exp is {at}: it expired {} ago", seconds(*.since))]
@@ -173,6 +181,7 @@ impl AuthError {
             Self::InvalidToken(InvalidToken::Signature(_)) => Some("signature rejected"),
             Self::InvalidToken(_)
             | Self::MissingToken
+            | Self::NotBearer
             | Self::MalformedCredentials
             | Self::TooManyRequests
             | Self::KeysUnavailable { .. } => None,
@@ -223,6 +232,17 @@ impl fmt::Display for Timestamp {
         let time = SystemTime::UNIX_EPOCH + self.0.min(LAST);
         humantime::format_rfc3339_seconds(time).fmt(f)
     }
+}
+
+/// The roles of a token for a message: at most ten roles and 200 characters, or "none".
+pub fn held_roles(held: &[String]) -> String {
+    const MAX_ROLES: usize = 10;
+    if held.is_empty() {
+        return "none".to_owned();
+    }
+    let shown = held.get(..MAX_ROLES).unwrap_or(held).join(", ");
+    let more = if held.len() > MAX_ROLES { ", …" } else { "" };
+    format!("{}{more}", Unverified::text(&shown))
 }
 
 fn seconds(duration: Duration) -> humantime::FormattedDuration {

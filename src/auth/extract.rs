@@ -131,7 +131,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, AuthError> {
         None => (value, &[][..]),
     };
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Err(AuthError::MissingToken);
+        return Err(AuthError::NotBearer);
     }
     match str::from_utf8(token.trim_ascii()) {
         Ok("") => Err(AuthError::MalformedCredentials),

@@ -83,13 +83,19 @@ impl Verifier {
             AuthError::InvalidToken(InvalidToken::Audience { .. }) => {
                 let is_graph = audience.is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
                 let advice = "It is for Microsoft Graph. The app must request a scope of";
-                is_graph.then(|| format!("{advice} {api}."))
+                let custom_uri = "It has a custom App ID URI. Set requestedAccessTokenVersion: 2 in the \
+                                  API's registration: then aud is the client id.";
+                let is_custom = audience.is_some_and(|aud| aud.contains("://"));
+                is_graph
+                    .then(|| format!("{advice} {api}."))
+                    .or_else(|| is_custom.then(|| custom_uri.to_owned()))
             }
             AuthError::InvalidToken(InvalidToken::NotYetValid { .. }) => {
                 Some("Check the clock of this machine.".to_owned())
             }
             AuthError::InvalidToken(_)
             | AuthError::MissingToken
+            | AuthError::NotBearer
             | AuthError::MalformedCredentials
             | AuthError::TooManyRequests => None,
         }

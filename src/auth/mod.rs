@@ -35,7 +35,7 @@ mod token;
 pub mod verifier;
 
 pub use authority::Authority;
-pub use error::{AuthError, InvalidToken, MalformedToken, Unverified};
+pub use error::{AuthError, InvalidToken, MalformedToken, Unverified, held_roles};
 pub use extract::{Admin, Editor, Reader};
 pub use inspection::Inspection;
 pub use keys::fetch::{FetchError, TlsUnavailable, fetch_keys};

@@ -56,6 +56,11 @@ impl Principal {
             Some(_) | None => {}
         }
         let email = EMAIL_CLAIMS.iter().find_map(|name| claims.text(name));
+        // The sign-in name of a guest is rewritten, such as ada_contoso.com#EXT#@fabrikam.com.
+        let email = match email {
+            Some(rewritten) if rewritten.contains('#') => claims.text("email").or(email),
+            email => email,
+        };
         Ok(Self(Arc::new(Identity {
             user,
             name: claims.text("name").unwrap_or("Unknown").to_owned(),

@@ -21,7 +21,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::{AuthError, InvalidToken, NotReady, role::Role},
+    auth::{AuthError, InvalidToken, NotReady, held_roles, role::Role},
     tasks::{
         StoreError,
         request::{FieldError, MAX_BODY_BYTES, RequestError},
@@ -157,7 +157,7 @@ impl ApiError {
 
 fn auth_response(error: &AuthError) -> ErrorResponse {
     match error {
-        AuthError::MissingToken => {
+        AuthError::MissingToken | AuthError::NotBearer => {
             ErrorResponse::new(StatusCode::UNAUTHORIZED, "Not authenticated").challenge(None, None)
         }
         AuthError::MalformedCredentials => {
@@ -187,8 +187,7 @@ fn auth_response(error: &AuthError) -> ErrorResponse {
         }
         AuthError::MissingRole { required, held } => {
             let required = Role::join(required);
-            let held = Some(held.join(", ")).filter(|_| !held.is_empty());
-            let held = held.as_deref().unwrap_or("none");
+            let held = held_roles(held);
             let detail =
                 format!("Insufficient permissions. Required: {required}. Your roles: {held}");
             let error = Some(("insufficient_scope", "A role is missing"));

@@ -75,8 +75,11 @@ impl Expectations {
             let found = claims.0.evidence("iss");
             return Err(InvalidToken::Issuer { found, expected });
         }
-        let audience = claims.0.string("aud");
-        if audience != Some(&self.app_id_uri) && audience != Some(&self.client_id) {
+        let is_this_api = claims.0.string("aud").is_some_and(|audience| {
+            let app_id_uri = audience.strip_suffix('/').unwrap_or(audience);
+            audience == self.client_id || app_id_uri == self.app_id_uri
+        });
+        if !is_this_api {
             return Err(InvalidToken::Audience {
                 found: claims.0.evidence("aud"),
                 expected: self.app_id_uri.clone(),

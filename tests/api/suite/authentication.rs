@@ -422,6 +422,83 @@ async fn user_without_name_and_email_gets_defaults() {
 }
 
 #[tokio::test]
+async fn guest_email_is_preferred_to_the_rewritten_name() {
+    let app = TestApp::start().await;
+    for (name, email, expected) in [
+        (
+            "ada_contoso.com#EXT#@fabrikam.example",
+            Some("ada@contoso.com"),
+            "ada@contoso.com",
+        ),
+        (
+            "live.com#ada@outlook.com",
+            Some("ada@outlook.com"),
+            "ada@outlook.com",
+        ),
+        ("live.com#ada@outlook.com", None, "live.com#ada@outlook.com"),
+        (
+            "editor@contoso.example",
+            Some("other@contoso.example"),
+            "editor@contoso.example",
+        ),
+    ] {
+        let token = app.entra.v1(CONTOSO, EDITOR).without("email");
+        let token = token
+            .with("preferred_username", name)
+            .with("unique_name", name)
+            .with("upn", name);
+        let token = match email {
+            Some(email) => token.with("email", email),
+            None => token,
+        };
+        assert_eq!(app.me(&token.sign()).await.json()["email"], expected);
+    }
+}
+
+#[tokio::test]
+async fn audience_may_end_with_a_slash() {
+    let app = TestApp::start().await;
+    let uri = format!("api://{API_CLIENT_ID}");
+    for (audience, status) in [
+        (format!("{uri}/"), StatusCode::OK),
+        (format!("{uri}//"), StatusCode::UNAUTHORIZED),
+        (format!("{API_CLIENT_ID}/"), StatusCode::UNAUTHORIZED),
+        (
+            "api://tasks.contoso.example".to_owned(),
+            StatusCode::UNAUTHORIZED,
+        ),
+    ] {
+        let token = app.entra.v1(CONTOSO, EDITOR).with("aud", audience.as_str());
+        assert_eq!(app.me(&token.sign()).await.status, status, "{audience}");
+    }
+}
+
+#[tokio::test]
+async fn many_roles_are_cut_in_the_response() {
+    let app = TestApp::start().await;
+    let roles: Vec<_> = (0..200)
+        .map(|number| format!("group-{number:03}"))
+        .collect();
+    let token = app
+        .entra
+        .v1(CONTOSO, EDITOR)
+        .with("roles", json!(roles))
+        .sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
+    let shown = roles[..10].join(", ");
+    let expected = format!("Your roles: {shown}, …");
+    assert!(answer.detail().ends_with(&expected), "{}", answer.detail());
+    let long = json!(["x".repeat(1000)]);
+    let token = app.entra.v1(CONTOSO, EDITOR).with("roles", long).sign();
+    let answer = app
+        .send(Method::GET, "/api/tasks", Some(&token), None)
+        .await;
+    assert!(answer.detail().len() < 300, "{}", answer.detail());
+}
+
+#[tokio::test]
 async fn email_is_taken_from_the_preferred_claim() {
     let app = TestApp::start().await;
     let mut token = app.entra.v1(CONTOSO, ADMIN);
@@ -631,6 +708,7 @@ async fn exactly_one_bearer_header_is_accepted() {
         vec![],
         vec!["Basic YWRtaW46YWRtaW4=".into()],
         vec![token.clone()],
+        vec!["DPoP a.b.c".into()],
         vec![String::new()],
     ] {
         let answer = send(&values).await;
