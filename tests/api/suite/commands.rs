@@ -282,7 +282,7 @@ async fn check_reports_all_setting_and_key_fetch_problems() {
 }
 
 #[test]
-fn check_prints_notes_about_variables_and_the_authority() {
+fn check_prints_notes_on_variables_and_authority() {
     let settings = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("ALLOW_ANY_TENANT", "true"),
