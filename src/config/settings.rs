@@ -109,7 +109,16 @@ impl<'a> Settings<'a> {
         variable: &'static str,
         expected: &str,
     ) -> Result<Option<T>, ConfigError> {
-        let value = self.value(variable).map(|value| value.parse().ok());
+        self.parse_with(variable, |value| value.parse().ok(), expected)
+    }
+
+    fn parse_with<T>(
+        &self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        expected: &str,
+    ) -> Result<Option<T>, ConfigError> {
+        let value = self.value(variable).map(parse);
         value
             .map(|value| must(variable, value, expected))
             .transpose()
@@ -117,8 +126,7 @@ impl<'a> Settings<'a> {
 
     fn guid(&self, variable: &'static str, of: &str) -> Result<Option<Uuid>, ConfigError> {
         let expected = format!("be the GUID of {of}");
-        let guid = self.value(variable).map(|value| parse_guid(value).ok());
-        guid.map(|guid| must(variable, guid, &expected)).transpose()
+        self.parse_with(variable, |value| parse_guid(value).ok(), &expected)
     }
 
     /// One of two words. The first one is the default.
@@ -168,12 +176,9 @@ impl<'a> Settings<'a> {
     }
 
     fn home_tenant(&self) -> Result<Option<TenantId>, ConfigError> {
-        const VARIABLE: &str = "AZURE_HOME_TENANT_ID";
-        let tenant = self.value(VARIABLE).map(TenantId::parse_organization);
         let expected = "be the GUID of an organization's tenant";
-        tenant
-            .map(|tenant| must(VARIABLE, tenant.ok(), expected))
-            .transpose()
+        let parse = |value: &str| TenantId::parse_organization(value).ok();
+        self.parse_with("AZURE_HOME_TENANT_ID", parse, expected)
     }
 
     fn flag(&self, variable: &'static str) -> Result<bool, ConfigError> {
@@ -284,11 +289,8 @@ impl<'a> Settings<'a> {
             return Err(invalid(VARIABLE, problem));
         }
         let is_http = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-        let endpoint: Option<Url> = self.parse(VARIABLE, EXPECTED)?;
-        let endpoint = endpoint.map(|url| Some(url).filter(is_http));
-        endpoint
-            .map(|url| must(VARIABLE, url, EXPECTED))
-            .transpose()
+        let parse = |value: &str| value.parse().ok().filter(is_http);
+        self.parse_with(VARIABLE, parse, EXPECTED)
     }
 
     /// See [`Config::docs`](super::Config::docs).

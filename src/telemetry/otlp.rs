@@ -19,10 +19,7 @@ pub(super) use self::enabled::{continue_trace, exported_trace_id};
 pub const IS_ENABLED: bool = cfg!(feature = "otlp");
 
 /// <https://www.w3.org/TR/trace-context/#traceparent-header>
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// <https://www.w3.org/TR/trace-context/#tracestate-header>
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The trace id of the request's only `traceparent`: 32 lower-case hexadecimal digits, not all zero.
 pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
@@ -39,7 +36,7 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
 #[cfg(feature = "otlp")]
 mod enabled {
     use anyhow::Context as _;
-    use axum::http::HeaderMap;
+    use axum::http::{HeaderMap, HeaderName};
     use opentelemetry::{
         propagation::TextMapPropagator,
         trace::{TraceContextExt, TracerProvider},
@@ -54,7 +51,10 @@ mod enabled {
     use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
     use url::Url;
 
-    use super::{TRACEPARENT, TRACESTATE, trace_id};
+    use super::{TRACEPARENT, trace_id};
+
+    /// <https://www.w3.org/TR/trace-context/#tracestate-header>
+    const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
     /// The longest `tracestate` to pass on, in bytes.
     /// <https://www.w3.org/TR/trace-context/#tracestate-limits>
