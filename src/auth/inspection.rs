@@ -83,8 +83,9 @@ impl Verifier {
             AuthError::InvalidToken(InvalidToken::Audience { .. }) => {
                 let is_graph = audience.is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
                 let advice = "It is for Microsoft Graph. The app must request a scope of";
-                let custom_uri = "It has a custom App ID URI. Set requestedAccessTokenVersion: 2 in the \
-                                  API's registration: then aud is the client id.";
+                let custom_uri = "If aud is a custom App ID URI of this API, set \
+                                  requestedAccessTokenVersion: 2 in its registration: aud is then \
+                                  the client id.";
                 let is_custom = audience.is_some_and(|aud| aud.contains("://"));
                 is_graph
                     .then(|| format!("{advice} {api}."))
