@@ -145,7 +145,15 @@ impl KeyId {
     }
 }
 
-/// Quoted and escaped, because a key id may come from an unverified token.
+/// Escaped, because a key id may come from an unverified token.
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = format!("{self:?}");
+        f.write_str(quoted.trim_matches('"'))
+    }
+}
+
+/// Quoted and escaped.
 impl fmt::Debug for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

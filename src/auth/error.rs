@@ -39,7 +39,7 @@ pub enum AuthError {
     #[error("the token has no scp, or idtyp=app: it was issued to an app, or it is an ID token")]
     AppOnly,
     /// The token is valid, but lacks the required scope.
-    #[error("the token lacks the scope {required}: its scp is {held:?}")]
+    #[error("the token lacks the scope {required}: its scp is \"{}\"", Unverified::text(.held))]
     MissingScope { required: String, held: String },
     /// The user has none of the roles that the route requires.
     #[error("one of the roles {} is required, and the token has {}", Role::join(.required), held_roles(.held))]
@@ -70,10 +70,10 @@ pub enum InvalidToken {
     #[error("{0}")]
     Malformed(MalformedToken),
     /// Two members have the same name, ignoring case (RFC 7515, section 4).
-    #[error("its {segment} has the member {name} twice")]
+    #[error("its {segment} has the member \"{name}\" twice")]
     DuplicateMember {
         segment: &'static str,
-        name: Unverified,
+        name: &'static str,
     },
     /// `alg` is not `RS256`.
     #[error("alg is {0}, expected \"RS256\"")]
@@ -117,13 +117,13 @@ pub enum InvalidToken {
         expected: &'static str,
     },
     /// The tenant does not publish a key with the token's key id.
-    #[error("kid is {0:?}, and its tenant publishes no signing key with this id")]
+    #[error("kid is \"{0}\", and its tenant publishes no signing key with this id for all apps")]
     UnknownKey(KeyId),
     /// The operator has revoked the key.
-    #[error("kid is {0:?}, which REVOKED_KEY_IDS lists")]
+    #[error("kid is \"{0}\", which REVOKED_KEY_IDS lists")]
     RevokedKey(KeyId),
     /// The signature does not match.
-    #[error("its signature was not made with the tenant's key {0:?}")]
+    #[error("its signature was not made with the tenant's key \"{0}\"")]
     Signature(KeyId),
 }
 

@@ -5,12 +5,16 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
-    error::{AuthError, InvalidToken, Timestamp, Unverified},
+    error::{AuthError, InvalidToken, MalformedToken, Timestamp, Unverified},
     principal::Principal,
     request_log::RequestLog,
-    token,
+    token::{
+        self,
+        json::{Members, Names},
+    },
     verifier::Verifier,
 };
 
@@ -21,9 +25,13 @@ const MICROSOFT_GRAPH: [&str; 3] = [
     "https://graph.microsoft.com/",
 ];
 
+/// The host names of Azure AD B2C and External ID, which issue tokens for customers of a company.
+const EXTERNAL_USERS: [&str; 2] = ["b2clogin.com", "ciamlogin.com"];
+
 /// The claims to print.
-const CLAIMS: [&str; 13] = [
+const CLAIMS: Names = &[
     "ver", "tid", "iss", "aud", "appid", "azp", "oid", "name", "scp", "roles", "iat", "nbf", "exp",
+    "nonce",
 ];
 
 /// The result for one token.
@@ -33,74 +41,140 @@ pub struct Inspection {
     pub outcome: Result<Principal, AuthError>,
     /// What to do about a rejection, if there is something specific.
     pub advice: Option<String>,
-    /// The claims and the key id: names and values.
+    /// Whether the signature was verified, so that the claims can be believed.
+    pub is_signature_verified: bool,
+    /// The claims and the key id, as the token has them: names and values.
     pub unverified_claims: Vec<(&'static str, Unverified)>,
 }
 
 impl Verifier {
-    /// Verifies a token and explains the result.
-    pub async fn inspect(&self, unverified_jwt: &str) -> Inspection {
-        let outcome = self.verify(unverified_jwt, &RequestLog::default()).await;
-        let [header, payload] = token::unverified_members(unverified_jwt);
-        let claim = |name| payload.as_ref()?.value(name);
-        let audience = claim("aud").and_then(Value::as_str);
+    /// Verifies a token and explains the result. `spa_client_id` is the audience of ID tokens.
+    pub async fn inspect(&self, unverified_jwt: &str, spa_client_id: Option<Uuid>) -> Inspection {
+        let log = RequestLog::default();
+        let outcome = self.verify(unverified_jwt, &log).await;
+        let (header, payload) = token::unverified_members(unverified_jwt, CLAIMS);
+        let payload = payload.as_ref();
         let error = outcome.as_ref().err();
-        let advice = error.and_then(|error| self.advice(error, audience));
-        let claims = CLAIMS.into_iter();
-        let claims = claims.filter_map(|name| Some((name, display(name, claim(name)?))));
+        let is_id_token = payload.is_some_and(|claims| is_id_token(claims, spa_client_id));
+        let advice = error.and_then(|error| self.advice(error, payload, is_id_token));
+        let claims = CLAIMS.iter().copied();
+        let claims = claims.filter_map(|name| Some((name, display(name, payload?.value(name)?))));
         let key_id = header.as_ref().and_then(|header| header.value("kid"));
         let key_id = key_id.map(|key_id| ("kid", display("kid", key_id)));
         let unverified_claims = claims.chain(key_id).collect();
         Inspection {
             outcome,
             advice,
+            is_signature_verified: log.owner().is_some(),
             unverified_claims,
         }
     }
 
-    fn advice(&self, error: &AuthError, audience: Option<&str>) -> Option<String> {
+    fn advice(
+        &self,
+        error: &AuthError,
+        payload: Option<&Members>,
+        is_id_token: bool,
+    ) -> Option<String> {
         let api = self.expectations.app_id_uri();
-        match error {
-            AuthError::TenantNotAllowed(tenant) if tenant.is_organization() => Some(format!(
-                "To allow its users: tenant-tasks tenants add {tenant}"
-            )),
-            AuthError::TenantNotAllowed(_) => Some(
-                "It is the token of a personal account. Sign in with a work account.".to_owned(),
-            ),
+        let advice = match error {
+            AuthError::TenantNotAllowed(tenant) if tenant.is_organization() => {
+                return Some(format!(
+                    "To allow its users: tenant-tasks tenants add {tenant}"
+                ));
+            }
+            AuthError::TenantNotAllowed(_) => {
+                "It is the token of a personal account. Sign in with a work account."
+            }
             AuthError::MissingScope { required, .. } => {
-                Some(format!("The app must request the scope {api}/{required}."))
+                return Some(format!("The app must request the scope {api}/{required}."));
             }
-            AuthError::AppOnly => Some(
-                "Send the access token of a signed-in user, not a token of the app.".to_owned(),
-            ),
-            AuthError::MissingRole { .. } => {
-                Some("An administrator of the user's tenant assigns roles.".to_owned())
+            AuthError::AppOnly | AuthError::InvalidToken(InvalidToken::Audience { .. })
+                if is_id_token =>
+            {
+                "It is an ID token. Send the access token, which the app gets for a scope of this API."
             }
+            AuthError::AppOnly => {
+                "Send the access token of a signed-in user, not a token of the app."
+            }
+            AuthError::MissingRole { .. } => "An administrator of the user's tenant assigns roles.",
             AuthError::KeysUnavailable { .. } => {
-                let valid = "Its issuer, audience and times are valid.";
-                Some(format!("{valid} To find the cause: tenant-tasks check"))
+                "Its issuer, audience and times are valid. To find the cause: tenant-tasks check"
             }
-            AuthError::InvalidToken(InvalidToken::Audience { .. }) => {
-                let is_graph = audience.is_some_and(|aud| MICROSOFT_GRAPH.contains(&aud));
-                let advice = "It is for Microsoft Graph. The app must request a scope of";
-                let custom_uri = "If aud is a custom App ID URI of this API, set \
-                                  requestedAccessTokenVersion: 2 in its registration: aud is then \
-                                  the client id.";
-                let is_custom = audience.is_some_and(|aud| aud.contains("://"));
-                is_graph
-                    .then(|| format!("{advice} {api}."))
-                    .or_else(|| is_custom.then(|| custom_uri.to_owned()))
-            }
-            AuthError::InvalidToken(InvalidToken::NotYetValid { .. }) => {
-                Some("Check the clock of this machine.".to_owned())
-            }
-            AuthError::InvalidToken(_)
-            | AuthError::MissingToken
+            AuthError::InvalidToken(invalid) => return self.advice_on_invalid(invalid, payload),
+            AuthError::MissingToken
             | AuthError::NotBearer
             | AuthError::MalformedCredentials
-            | AuthError::TooManyRequests => None,
-        }
+            | AuthError::TooManyRequests => return None,
+        };
+        Some(advice.to_owned())
     }
+
+    fn advice_on_invalid(
+        &self,
+        invalid: &InvalidToken,
+        payload: Option<&Members>,
+    ) -> Option<String> {
+        let audience = payload.and_then(|claims| claims.string("aud"));
+        let issuer = payload.and_then(|claims| claims.string("iss"));
+        let advice = match invalid {
+            InvalidToken::Malformed(MalformedToken::Segments(1)) => {
+                "It is not a JWT. The access tokens that personal accounts get for Microsoft's own \
+                 APIs look like this. Sign in with a work account, and request a scope of this API."
+            }
+            InvalidToken::Malformed(MalformedToken::Encrypted) => {
+                "Only the API that it was issued for can decrypt it. If that is this API, remove \
+                 the token encryption key from its registration."
+            }
+            InvalidToken::MissingTenant | InvalidToken::Issuer { .. }
+                if issuer.is_some_and(|issuer| {
+                    EXTERNAL_USERS.iter().any(|host| issuer.contains(host))
+                }) =>
+            {
+                "It is a token of Azure AD B2C or External ID, whose users are not supported."
+            }
+            InvalidToken::Audience { .. } => {
+                let audience = audience?;
+                if MICROSOFT_GRAPH.contains(&audience) {
+                    let api = self.expectations.app_id_uri();
+                    return Some(format!(
+                        "It is for Microsoft Graph. The app must request a scope of {api}."
+                    ));
+                }
+                if !audience.contains("://") {
+                    return None;
+                }
+                "If aud is a custom App ID URI of this API, set requestedAccessTokenVersion: 2 in \
+                 its registration: aud is then the client id."
+            }
+            InvalidToken::NotYetValid { .. } => "Check the clock of this machine.",
+            InvalidToken::UnknownKey(_) => {
+                "If the tenant configured a signing key for this API alone, such as with a \
+                 claims-mapping policy, remove that key there: such keys are not accepted."
+            }
+            InvalidToken::Malformed(_)
+            | InvalidToken::TooLong { .. }
+            | InvalidToken::DuplicateMember { .. }
+            | InvalidToken::Algorithm(_)
+            | InvalidToken::UnsupportedHeader(_)
+            | InvalidToken::KeyId(_)
+            | InvalidToken::MissingTenant
+            | InvalidToken::MalformedTenant(_)
+            | InvalidToken::Issuer { .. }
+            | InvalidToken::Expired { .. }
+            | InvalidToken::Claim { .. }
+            | InvalidToken::RevokedKey(_)
+            | InvalidToken::Signature(_) => return None,
+        };
+        Some(advice.to_owned())
+    }
+}
+
+/// Whether it is an ID token (`OpenID` Connect Core, section 2). Its audience is the app itself.
+fn is_id_token(claims: &Members, spa_client_id: Option<Uuid>) -> bool {
+    let audience = claims.string("aud").and_then(|aud| aud.parse().ok());
+    let is_for_spa = audience.is_some() && audience == spa_client_id;
+    is_for_spa || (claims.value("nonce").is_some() && claims.value("scp").is_none())
 }
 
 /// A claim for display: texts without quotes, times in RFC 3339 form.

@@ -38,8 +38,10 @@ pub use authority::Authority;
 pub use error::{AuthError, InvalidToken, MalformedToken, Unverified, held_roles};
 pub use extract::{Admin, Editor, Reader};
 pub use inspection::Inspection;
-pub use keys::fetch::{FetchError, TlsUnavailable, fetch_keys};
-pub use keys::jwks::DocumentError;
+pub use keys::fetch::{
+    FetchError, FetchedKeys, ResponseSummary, TlsUnavailable, fetch_keys, outbound_proxy,
+};
+pub use keys::jwks::{DocumentError, RejectedKey};
 pub(crate) use keys::status::TenantLabel;
 pub use keys::status::{FetchStats, KeyStatus};
 pub use principal::Principal;

@@ -3,10 +3,12 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use crate::{
     auth,
+    clock::SystemClock,
     config::{
         Config,
         env_file::{read_variables, unknown_names},
@@ -23,6 +25,9 @@ const LIBRARY_VARIABLES: [&str; 6] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
+
+/// The largest difference of the clocks without a warning: the leeway of a token's times.
+const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// Prints every result. Returns whether there are no problems.
 pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
@@ -67,15 +72,35 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
         )?;
     }
     let mut is_ok = true;
-    let keys = auth::fetch_keys(&config.tokens.authority, &config.access.tenants).await?;
+    if let Some(proxy) = auth::outbound_proxy(&config.tokens.authority) {
+        writeln!(
+            out,
+            "note      signing keys are fetched through the proxy {proxy}"
+        )?;
+    }
+    let (authority, tenants) = (&config.tokens.authority, &config.access.tenants);
+    let keys = auth::fetch_keys(authority, tenants, &SystemClock::new()).await?;
+    let mut clock_skew = Duration::ZERO;
     for (tenant, outcome) in keys {
         match outcome {
-            Ok(count) => writeln!(out, "ok        tenant {tenant}: {count} signing keys")?,
+            Ok(fetched) => {
+                let keys = fetched.keys;
+                writeln!(out, "ok        tenant {tenant}: {keys} signing keys")?;
+                clock_skew = clock_skew.max(fetched.clock_skew.unwrap_or_default());
+            }
             Err(reason) => {
                 is_ok = false;
                 writeln!(out, "WRONG     tenant {tenant}: no signing keys: {reason}")?;
             }
         }
+    }
+    if clock_skew > MAX_CLOCK_SKEW {
+        let seconds = clock_skew.as_secs();
+        writeln!(
+            out,
+            "note      the clock of this machine and that of Entra differ by {seconds} seconds: \
+             valid tokens may be rejected. Synchronize it, such as with NTP"
+        )?;
     }
     if let Some(database) = &config.store.database {
         is_ok &= check_database(database).await?;

@@ -7,30 +7,49 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::{
-    auth::{Inspection, Principal, Verifier, role::Coverage},
+    auth::{Inspection, Principal, Verifier, held_roles, role::Coverage},
     clock::SystemClock,
-    config::{Config, env_file},
+    config::{Config, env_file, text_file},
     error::ApiError,
 };
 
 /// The maximum input, in bytes. The rest is ignored: the verifier rejects much shorter tokens.
 const MAX_INPUT: u64 = 1024 * 1024;
 
+/// The names of the access token in the responses of Entra and of `az account get-access-token`.
+const ACCESS_TOKEN: [&str; 2] = ["access_token", "accessToken"];
+
+/// What may stand before a token in a log, a script or a browser's developer tools.
+const PREFIXES: [&str; 6] = [
+    "curl",
+    "--header",
+    "-H",
+    "authorization:",
+    "authorization\":",
+    "bearer",
+];
+
+pub(super) const TOKEN_IS_NOT_AN_ARGUMENT: &str = "the token is read from standard input, because an argument stays in the shell's history and \
+     in the list of processes. Run this, then paste the token: tenant-tasks token inspect";
+
 /// Prints the result for the token on standard input. Returns whether it gives access to tasks.
 pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
     let mut out = io::stdout();
     let config = Config::parse(&env_file::read_variables(directory)?)?;
     let token = read_token()?;
+    let spa_client_id = config.docs.as_ref().and_then(|docs| docs.spa_client_id);
     let verifier = Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?;
     let Inspection {
         outcome,
         advice,
+        is_signature_verified,
         unverified_claims,
-    } = verifier.inspect(&token).await;
-    let (is_accepted, title) = match outcome {
-        Ok(principal) => (print_accepted(&mut out, &principal)?, "The token says:"),
+    } = verifier.inspect(&token, spa_client_id).await;
+    let is_accepted = match outcome {
+        Ok(principal) => print_accepted(&mut out, &principal)?,
         Err(error) => {
             let reason = error.to_string();
             let (status, detail) = ApiError::from(error).status_and_detail();
@@ -40,10 +59,15 @@ pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
             if let Some(advice) = advice {
                 writeln!(out, "{advice}")?;
             }
-            (false, "The token says, unverified:")
+            false
         }
     };
     if !unverified_claims.is_empty() {
+        let title = if is_signature_verified {
+            "The token says, and its signature is valid:"
+        } else {
+            "The token says, and its signature was not verified:"
+        };
         writeln!(out, "\n{title}")?;
     }
     for (name, value) in unverified_claims {
@@ -59,19 +83,47 @@ fn read_token() -> anyhow::Result<String> {
     }
     let mut input = Vec::new();
     stdin.by_ref().take(MAX_INPUT).read_to_end(&mut input)?;
-    let input = String::from_utf8(input).context("standard input is not text")?;
-    // The input may be a whole `Authorization` header.
-    let text = input.trim();
-    let text = text.strip_prefix("Authorization:").unwrap_or(text);
-    let text = text.trim_start();
-    let token = match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
-        Some(_) | None => text,
-    };
+    let input = text_file::decode(input).context("cannot read standard input")?;
+    let token = find_token(&input)?;
     if token.is_empty() {
         bail!("standard input is empty");
     }
-    Ok(token.to_owned())
+    Ok(token)
+}
+
+/// The token in a text that may also be an `Authorization` header, the JSON of a token response,
+/// or an argument of curl, with or without quotes.
+fn find_token(input: &str) -> anyhow::Result<String> {
+    let input = input.strip_prefix('\u{feff}').unwrap_or(input);
+    if let Ok(Value::Object(response)) = serde_json::from_str(input) {
+        let token = ACCESS_TOKEN.iter().find_map(|&name| response.get(name));
+        let token = token.and_then(Value::as_str);
+        return token
+            .map(str::to_owned)
+            .context("standard input is JSON without access_token: paste the access token itself");
+    }
+    let mut token = input;
+    loop {
+        let quotes = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';');
+        let mut shorter = token.trim_matches(quotes);
+        for prefix in PREFIXES {
+            shorter = strip_prefix_in_any_case(shorter, prefix).unwrap_or(shorter);
+        }
+        if shorter == token {
+            break;
+        }
+        token = shorter;
+    }
+    // A terminal or an email may have wrapped the token.
+    Ok(token.lines().map(str::trim).collect())
+}
+
+fn strip_prefix_in_any_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    // `Bearer` is a scheme only if a blank follows it.
+    let is_word = prefix.ends_with(char::is_alphabetic);
+    let ends_here = !is_word || rest.is_empty() || rest.starts_with(char::is_whitespace);
+    (start.eq_ignore_ascii_case(prefix) && ends_here).then_some(rest)
 }
 
 /// Prints the user's permissions. Returns whether the user may see tasks.
@@ -83,9 +135,9 @@ fn print_accepted(out: &mut impl Write, principal: &Principal) -> io::Result<boo
     if !may_see {
         writeln!(
             out,
-            "But its roles {:?} do not give access to tasks: an administrator of its tenant assigns \
+            "But its roles ({}) do not give access to tasks: an administrator of its tenant assigns \
              roles under Enterprise applications, and the user then signs in again.",
-            principal.roles()
+            held_roles(principal.roles())
         )?;
     }
     let covered = |coverage| match coverage {

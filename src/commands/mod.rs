@@ -67,7 +67,11 @@ enum TokenCommand {
     ///
     /// The token is not sent anywhere. To verify its signature, the signing keys of its tenant are
     /// fetched from Entra if the tenant is allowed.
-    Inspect,
+    Inspect {
+        /// Rejected with an explanation that does not repeat it
+        #[arg(hide = true, allow_hyphen_values = true)]
+        token: Vec<String>,
+    },
 }
 
 /// Runs the command that the arguments name.
@@ -85,7 +89,11 @@ pub async fn run() -> ExitCode {
         }
         Command::Tenants(TenantsCommand::List) => tenants::list(directory).map(success),
         Command::Check => check::check(directory).await,
-        Command::Token(TokenCommand::Inspect) => inspect::inspect(directory).await,
+        Command::Token(TokenCommand::Inspect { token }) if !token.is_empty() => {
+            eprintln!("tenant-tasks: {}", inspect::TOKEN_IS_NOT_AN_ARGUMENT);
+            return ExitCode::from(2);
+        }
+        Command::Token(TokenCommand::Inspect { .. }) => inspect::inspect(directory).await,
         Command::Health => health::health(directory).await.map(success),
     };
     match outcome {

@@ -26,7 +26,8 @@ const METRICS_CONNECTIONS: usize = 16;
 pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     let shutdown = server::shutdown_signal()?;
     let reloader = Reloader::new(directory.to_owned())?;
-    let config = Config::parse(&env_file::read_variables(directory)?)?;
+    let variables = env_file::read_variables(directory)?;
+    let config = Config::parse(&variables)?;
     let exporter = config.otlp_endpoint.as_ref().map(Exporter::new);
     let exporter = exporter.transpose()?;
     let log = Log::start(config.log_filter, config.log_format, exporter.as_ref());
@@ -77,7 +78,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     }
     tracing::info!(address = %listener.local_addr()?, "listening");
 
-    tokio::spawn(reloader.run(Arc::clone(&verifier)));
+    tokio::spawn(reloader.run(Arc::clone(&verifier), variables));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
     server::serve(listener, app, limits, connections, shutdown).await;
     if let Some(exporter) = exporter {

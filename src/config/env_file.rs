@@ -19,6 +19,7 @@ use super::{
     settings::{
         ALLOWED_TENANT_IDS, ConfigError, MAY_BE_EMPTY, Settings, Variables, invalid, parse_tenants,
     },
+    text_file::{self, TextFileError},
     variables,
 };
 use crate::ids::TenantId;
@@ -41,6 +42,13 @@ pub enum EnvFileError {
     Missing,
     #[error("cannot change .env: {0}")]
     Io(#[from] io::Error),
+    #[error("cannot read .env: {0}")]
+    Unreadable(#[from] TextFileError),
+    #[error(
+        "cannot replace .env, because it is mounted as a single file. Mount its folder instead. \
+         Nothing was changed."
+    )]
+    Mounted,
     #[error(
         ".env was changed by another program at the same time. Nothing was changed. Try again."
     )]
@@ -66,7 +74,7 @@ impl EnvFile {
         // The folder is locked and not the file, because the file is replaced.
         let lock = File::open(folder_of(&path))?;
         lock.lock()?;
-        let text = fs::read_to_string(&path)?;
+        let text = text_file::decode(text_file::read(&path)?)?;
         Ok(Self {
             path,
             text,
@@ -98,10 +106,14 @@ impl EnvFile {
         // After the owner, so that the wrong group can never read the file.
         file.as_file().set_permissions(old.permissions())?;
         file.as_file().sync_all()?;
-        if fs::read_to_string(&self.path)? != self.text {
+        if text_file::read(&self.path)? != self.text.as_bytes() {
             return Err(EnvFileError::Changed);
         }
-        file.persist(&self.path).map_err(|error| error.error)?;
+        file.persist(&self.path)
+            .map_err(|error| match error.error.kind() {
+                io::ErrorKind::ResourceBusy => EnvFileError::Mounted,
+                _ => error.error.into(),
+            })?;
         // The file is replaced: a failure from here on must not be reported as "unchanged".
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
@@ -159,8 +171,8 @@ pub fn parse(text: &str) -> Result<Variables, ConfigError> {
     parse_lines(text).map_err(|error| match error {
         // dotenvy does not return the number of the line.
         dotenvy::Error::LineParse(..) => ConfigError::Line(first_invalid_line(text)),
-        dotenvy::Error::Io(error) => ConfigError::File(error),
-        error => ConfigError::File(io::Error::other(error)),
+        dotenvy::Error::Io(error) => TextFileError::Io(error).into(),
+        error => TextFileError::Io(io::Error::other(error)).into(),
     })
 }
 
@@ -184,16 +196,19 @@ fn first_invalid_line(text: &str) -> usize {
 }
 
 fn read_file(directory: &Path) -> Result<Variables, ConfigError> {
-    let bytes = match fs::read(directory.join(".env")) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Variables::new()),
-        Err(error) => return Err(ConfigError::File(error)),
-    };
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(ConfigError::Utf16);
+    match read_bytes(directory)? {
+        Some(bytes) => parse(&text_file::decode(bytes)?),
+        None => Ok(Variables::new()),
     }
-    let text = String::from_utf8(bytes).map_err(io::Error::other);
-    parse(&text.map_err(ConfigError::File)?)
+}
+
+/// The content of `.env`; `None` if there is no such file.
+pub(super) fn read_bytes(directory: &Path) -> Result<Option<Vec<u8>>, TextFileError> {
+    match text_file::read(&directory.join(".env")) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(TextFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {

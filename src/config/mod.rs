@@ -6,6 +6,7 @@
 pub mod env_file;
 pub mod reload;
 pub mod settings;
+pub(crate) mod text_file;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -119,6 +120,15 @@ impl Config {
         }
         problems
     }
+}
+
+/// The variables that a reload applies: those from which [`Access`] is parsed.
+fn reloadable() -> BTreeSet<&'static str> {
+    let variables = Variables::new();
+    let settings = Settings::new(&variables);
+    // Without values, parsing fails after it has looked up the variables.
+    let _ = (settings.tenants(), settings.revoked_keys());
+    settings.looked_up()
 }
 
 /// Every variable that the service reads: those that [`Config::parse`] looks up.

@@ -1,11 +1,12 @@
 //! Reloads settings while the service runs: on SIGHUP, and when `.env` changes.
 //!
 //! Only the allow-list and the revoked keys change, both at once and without a restart. If any new
-//! setting is invalid, the old settings stay in force, and the log says why.
+//! setting is invalid, the old settings stay in force, and the log says why. Files are read on a
+//! thread that may block, because a file system can hang.
 
 use std::{
-    fs, io,
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,15 +16,23 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
+    task::{JoinError, spawn_blocking},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Config, env_file};
+use super::{
+    Config, env_file, reloadable,
+    settings::{ConfigError, Variables},
+    variables,
+};
 use crate::auth::{Access, Tenants, Verifier};
 
 /// How often `.env` is read. A change is applied when two reads in a row return the same content,
 /// so that a half-written file is not applied.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long to read `.env` before a warning is logged.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The log target of changes to the allow-list and the revoked keys.
 const AUDIT: &str = "tenant_tasks::audit";
@@ -33,7 +42,7 @@ const AUDIT: &str = "tenant_tasks::audit";
 pub struct Reloader {
     directory: PathBuf,
     hangup: Signal,
-    /// The content of `.env` that was last loaded; `None` without a file.
+    /// The content of `.env` that was last loaded; `None` if it cannot be read.
     applied: Option<Vec<u8>>,
     is_current: Arc<AtomicBool>,
 }
@@ -43,7 +52,7 @@ impl Reloader {
     /// is missed. Needs a tokio runtime.
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
-        let applied = fs::read(directory.join(".env")).ok();
+        let applied = read_bytes(&directory);
         Ok(Self {
             directory,
             hangup,
@@ -57,8 +66,13 @@ impl Reloader {
         Arc::clone(&self.is_current)
     }
 
-    /// Applies changed settings to the verifier. Does not return.
-    pub async fn run(mut self, verifier: Arc<Verifier>) {
+    /// Applies changed settings to the verifier. Does not return. `started_with` are the variables
+    /// at the start.
+    pub async fn run(
+        mut self,
+        verifier: Arc<Verifier>,
+        started_with: Variables,
+    ) -> Result<(), JoinError> {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_seen = self.applied.clone();
@@ -67,32 +81,76 @@ impl Reloader {
                 Some(()) = self.hangup.recv() => true,
                 _ = poll.tick() => false,
             };
-            let seen = fs::read(self.directory.join(".env")).ok();
+            let seen = self.read(read_bytes).await?;
             let is_stable = seen == last_seen;
             if is_requested || (is_stable && seen != self.applied) {
                 self.applied.clone_from(&seen);
-                self.reload(&verifier);
+                let settings = self.read(read_settings).await?;
+                self.reload(settings, &verifier, &started_with);
             }
             last_seen = seen;
         }
     }
 
-    fn reload(&self, verifier: &Verifier) {
-        let variables = env_file::read_variables(&self.directory);
-        let config = variables.and_then(|variables| Config::parse(&variables));
-        self.is_current.store(config.is_ok(), Ordering::Relaxed);
-        match config {
-            Ok(config) => {
+    /// Calls `read` with the folder of `.env`, on a thread that may block.
+    async fn read<T: Send + 'static>(&self, read: fn(&Path) -> T) -> Result<T, JoinError> {
+        let directory = self.directory.clone();
+        let mut reading = spawn_blocking(move || read(&directory));
+        if let Ok(result) = timeout(READ_TIMEOUT, &mut reading).await {
+            return result;
+        }
+        self.is_current.store(false, Ordering::Relaxed);
+        let seconds = READ_TIMEOUT.as_secs();
+        tracing::error!(target: AUDIT, seconds, "reading .env takes too long; the old settings stay in force");
+        let result = reading.await;
+        self.is_current.store(true, Ordering::Relaxed);
+        result
+    }
+
+    fn reload(
+        &self,
+        settings: Result<(Variables, Config), ConfigError>,
+        verifier: &Verifier,
+        started_with: &Variables,
+    ) {
+        self.is_current.store(settings.is_ok(), Ordering::Relaxed);
+        match settings {
+            Ok((variables, config)) => {
                 let old = verifier.access();
                 verifier.replace_access(config.access.clone());
                 // After the change: a reader of the log may rely on it.
                 log_changes(&old, &config.access);
+                let changed = need_restart(started_with, &variables);
+                if !changed.is_empty() {
+                    let settings = changed.join(", ");
+                    tracing::warn!(target: AUDIT, settings, "changed settings that need a restart");
+                }
             }
             Err(error) => {
                 tracing::error!(target: AUDIT, %error, "settings not reloaded; the old ones stay in force");
             }
         }
     }
+}
+
+fn read_bytes(directory: &Path) -> Option<Vec<u8>> {
+    env_file::read_bytes(directory).ok().flatten()
+}
+
+fn read_settings(directory: &Path) -> Result<(Variables, Config), ConfigError> {
+    let variables = env_file::read_variables(directory)?;
+    let config = Config::parse(&variables)?;
+    Ok((variables, config))
+}
+
+/// The settings whose values differ from those at the start, and which a reload does not apply.
+fn need_restart(started_with: &Variables, now: &Variables) -> Vec<&'static str> {
+    let reloadable = reloadable();
+    let names = variables().into_iter();
+    let names = names.filter(|name| !reloadable.contains(name));
+    names
+        .filter(|&name| started_with.get(name) != now.get(name))
+        .collect()
 }
 
 fn log_changes(old: &Access, new: &Access) {
@@ -116,9 +174,9 @@ fn log_changes(old: &Access, new: &Access) {
         tracing::info!(target: AUDIT, tenants, "settings reloaded: only listed tenants may sign in");
     }
     for key_id in new.revoked_keys.difference(&old.revoked_keys) {
-        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key revoked");
+        tracing::warn!(target: AUDIT, %key_id, "settings reloaded: signing key revoked");
     }
     for key_id in old.revoked_keys.difference(&new.revoked_keys) {
-        tracing::warn!(target: AUDIT, ?key_id, "settings reloaded: signing key restored");
+        tracing::warn!(target: AUDIT, %key_id, "settings reloaded: signing key restored");
     }
 }

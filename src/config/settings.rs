@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap, HashSet},
-    io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     str::FromStr,
@@ -15,6 +14,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 use uuid::Uuid;
 
+use super::text_file::TextFileError;
 use crate::{
     auth::{Authority, Tenants},
     ids::{KeyId, TenantId, parse_guid},
@@ -51,9 +51,7 @@ pub enum ConfigError {
         problem: String,
     },
     #[error("cannot read .env: {0}")]
-    File(#[source] io::Error),
-    #[error(".env is a UTF-16 file: save it as UTF-8")]
-    Utf16,
+    File(#[from] TextFileError),
     #[error(
         ".env, line {0}: not of the form NAME=value. Quote a value that contains spaces or \
          backslashes"
@@ -66,7 +64,7 @@ impl ConfigError {
     pub(super) fn variable(&self) -> Option<&'static str> {
         match self {
             Self::Missing { variable, .. } | Self::Invalid { variable, .. } => Some(variable),
-            Self::File(_) | Self::Utf16 | Self::Line(_) => None,
+            Self::File(_) | Self::Line(_) => None,
         }
     }
 }
@@ -166,11 +164,13 @@ impl<'a> Settings<'a> {
             return Ok(Tenants::Any { listed });
         }
         if listed.is_empty() {
-            return Err(invalid(
-                ALLOWED_TENANT_IDS,
+            let problem = if self.raw(ALLOWED_TENANT_IDS).is_some() {
                 "is empty: list at least one tenant ID, unset it and set AZURE_HOME_TENANT_ID, or \
-                 set ALLOW_ANY_TENANT=true",
-            ));
+                 set ALLOW_ANY_TENANT=true"
+            } else {
+                "is not set, nor is AZURE_HOME_TENANT_ID: set one of them, or ALLOW_ANY_TENANT=true"
+            };
+            return Err(invalid(ALLOWED_TENANT_IDS, problem));
         }
         Ok(Tenants::Listed(listed))
     }

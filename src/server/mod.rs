@@ -137,7 +137,8 @@ impl Server {
             .await
             .is_err()
         {
-            tracing::warn!("shutdown: some connections were still open after {limit:?}");
+            let seconds = limit.as_secs();
+            tracing::warn!(seconds, "shutdown: some connections were still open");
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Path, Query, State},
-    http::{StatusCode, header::LOCATION},
+    http::{HeaderValue, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -61,6 +61,12 @@ pub enum KeysResponse {
     RedirectTo(Tenant),
     /// These bytes instead of the document.
     Bytes(Vec<u8>),
+    /// This status and these headers, with the document or with other bytes.
+    Full {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        bytes: Option<Vec<u8>>,
+    },
 }
 
 impl MockEntra {
@@ -186,6 +192,23 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
             (StatusCode::FOUND, [(LOCATION, location)]).into_response()
         }
         Some((KeysResponse::Bytes(bytes), _)) => bytes.into_response(),
+        Some((
+            KeysResponse::Full {
+                status,
+                headers,
+                bytes,
+            },
+            document,
+        )) => {
+            let bytes = bytes.unwrap_or_else(|| document.to_string().into_bytes());
+            let mut response = bytes.into_response();
+            *response.status_mut() = StatusCode::from_u16(status).expect("a valid status");
+            for (name, value) in headers {
+                let value = HeaderValue::try_from(value).expect("a valid header");
+                response.headers_mut().insert(name, value);
+            }
+            response
+        }
         None => {
             let delay = entra.absent_delay_millis.load(Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(delay)).await;

@@ -3,7 +3,10 @@
 //! A key that must not sign this tenant's tokens is skipped, and the others are used. Every
 //! document also contains the keys of personal accounts, which only `issuer` distinguishes.
 
-use std::ops::RangeInclusive;
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::RangeInclusive,
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
@@ -36,8 +39,9 @@ pub(crate) struct SigningKeys {
 }
 
 /// Why a published key is not used.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-pub(crate) enum RejectedKey {
+#[derive(Clone, Copy, Debug, Eq, Error, Ord, PartialEq, PartialOrd)]
+#[expect(missing_docs, reason = "the error texts say what the variants mean")]
+pub enum RejectedKey {
     #[error("not an object with the members of a key")]
     Malformed,
     #[error("not an RS256 signing key, according to kty, use or alg")]
@@ -51,15 +55,15 @@ pub(crate) enum RejectedKey {
 }
 
 /// Why a whole document is rejected.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum DocumentError {
     #[error("not a keys document")]
     Malformed,
     #[error("more than {MAX_KEYS} keys")]
     TooManyKeys,
-    #[error("no usable key")]
-    NoUsableKey,
+    #[error("no usable key: {}", count_reasons(.0))]
+    NoUsableKey(Vec<RejectedKey>),
 }
 
 #[derive(Deserialize)]
@@ -104,9 +108,14 @@ impl SigningKeys {
             }
         }
         if parsed.keys.is_empty() {
-            return Err(DocumentError::NoUsableKey);
+            return Err(DocumentError::NoUsableKey(parsed.rejected));
         }
         Ok(parsed)
+    }
+
+    /// The ids of the usable keys. A document may contain a key twice.
+    pub(crate) fn ids(&self) -> HashSet<&KeyId> {
+        self.keys.iter().map(|(key_id, _)| key_id).collect()
     }
 }
 
@@ -119,6 +128,20 @@ impl SigningKey {
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         self.modulus == other.modulus
     }
+}
+
+/// The reasons for a sentence, each with the number of keys.
+fn count_reasons(rejected: &[RejectedKey]) -> String {
+    let mut counts = BTreeMap::new();
+    for reason in rejected {
+        *counts.entry(reason).or_insert(0) += 1;
+    }
+    if counts.is_empty() {
+        return "the document is empty".to_owned();
+    }
+    let counts = counts.into_iter();
+    let counts = counts.map(|(reason, count): (_, u32)| format!("{count} × {reason}"));
+    counts.collect::<Vec<_>>().join("; ")
 }
 
 fn parse_key(
@@ -257,7 +280,7 @@ mod tests {
             let expected =
                 serde_json::from_str::<Value>(&document).unwrap()["keys"][index]["kid"].clone();
             assert_eq!(parsed.keys.len(), 1);
-            assert_eq!(format!("{:?}", parsed.keys[0].0), expected.to_string());
+            assert_eq!(parsed.keys[0].0.to_string(), expected.as_str().unwrap());
             assert!(parsed.rejected.contains(&RejectedKey::Cloud));
         }
     }

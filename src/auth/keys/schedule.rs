@@ -75,8 +75,11 @@ impl Schedule {
         self.due_at = now + REFRESH.mul_f64(factor);
     }
 
-    pub(super) fn record_failure(&mut self, now: Duration) {
+    /// Backs off. `requested` is the wait that the authority asks for, followed up to
+    /// [`MAX_BACK_OFF`].
+    pub(super) fn record_failure(&mut self, now: Duration, requested: Option<Duration>) {
         let back_off = FIRST_BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
+        let back_off = back_off.max(requested.unwrap_or_default());
         self.failures = self.failures.saturating_add(1);
         self.due_at = now + back_off.min(MAX_BACK_OFF);
     }
@@ -100,10 +103,19 @@ mod tests {
     fn failures_back_off_from_one_to_thirty_seconds() {
         let mut schedule = Schedule::new();
         let waits = [0; 8].map(|_| {
-            schedule.record_failure(Duration::ZERO);
+            schedule.record_failure(Duration::ZERO, None);
             schedule.retry_after(Duration::ZERO).as_secs()
         });
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn requested_wait_is_followed_up_to_thirty_seconds() {
+        for (requested, expected) in [(0, 1), (1, 1), (7, 7), (30, 30), (3600, 30)] {
+            let mut schedule = Schedule::new();
+            schedule.record_failure(Duration::ZERO, Some(Duration::from_secs(requested)));
+            assert_eq!(schedule.retry_after(Duration::ZERO).as_secs(), expected);
+        }
     }
 
     #[test]

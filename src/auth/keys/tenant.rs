@@ -223,7 +223,7 @@ impl TenantKeys {
         self.context.stats.count_failure(&self.label());
         let mut state = self.state();
         state.flight = None;
-        state.schedule.record_failure(now);
+        state.schedule.record_failure(now, error.retry_after());
         // Ignored for a proven tenant: if Entra responds so by mistake, its users stay signed in.
         let is_unproven = matches!(permit, FetchPermit::Unproven(_));
         state.is_absent = is_unproven && error.is_absent_tenant();
@@ -246,12 +246,12 @@ impl TenantKeys {
             tracing::info!(%tenant, keys = changes.new.len(), "fetched signing keys");
         } else {
             for key_id in &changes.new {
-                tracing::info!(%tenant, ?key_id, "rollover: new signing key published");
+                tracing::info!(%tenant, %key_id, "rollover: new signing key published");
             }
         }
         let message = "rejected a published key: another key is cached under the same id";
         for key_id in &changes.conflicting {
-            tracing::error!(%tenant, ?key_id, message);
+            tracing::error!(%tenant, %key_id, message);
         }
     }
 

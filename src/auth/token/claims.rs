@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::json::Members;
+use super::json::{Members, Names};
 use crate::{
     auth::{
         authority::Authority,
@@ -19,6 +19,26 @@ use crate::{
 
 /// The accepted difference between Entra's clock and the local one.
 const LEEWAY: Duration = Duration::from_mins(1);
+
+/// The claims that the service reads.
+pub(super) const CLAIMS: Names = &[
+    "ver",
+    "iss",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "tid",
+    "oid",
+    "idtyp",
+    "scp",
+    "roles",
+    "name",
+    "preferred_username",
+    "upn",
+    "unique_name",
+    "email",
+];
 
 /// The claims set of a token (RFC 7519, section 4), verified or not.
 pub(crate) struct Claims(Members);

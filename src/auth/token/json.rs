@@ -1,45 +1,58 @@
-//! A JSON object in which every member name is unique.
+//! The members of a JSON object that the service reads.
 //!
-//! Two members of the same name, or of names that differ only in case, are rejected: some readers
-//! take the first and others the last, and a token must mean the same to all of them.
+//! Two members of the same name, or of names that differ only in case, are rejected if the service
+//! reads one of them: some readers take the first and others the last, and a token must mean the
+//! same to all of them. All other members are skipped without a check of their content, because
+//! tenants choose what else their tokens contain.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::Value;
 
 use crate::auth::error::{InvalidToken, MalformedToken, Unverified};
 
-/// A JSON object with unique member names. A token has few members, so a list is fast enough.
-pub(crate) struct Members(Vec<(String, Value)>);
+/// The names of the members to read. A name is ASCII in lower case.
+pub(crate) type Names = &'static [&'static str];
 
-/// The usual number of claims in a token.
-const USUAL_MEMBERS: usize = 24;
+/// The members of a JSON object that have one of the given names.
+pub(crate) struct Members {
+    names: Names,
+    /// One value for each of `names`.
+    values: Vec<Option<Value>>,
+}
 
-/// Serde reports errors as text. This prefix marks a duplicate; the member's name follows.
-const DUPLICATE: &str = "duplicate member: ";
+/// The longest member name to compare, in bytes. A longer one does not fold to any of the names.
+const MAX_NAME_BYTES: usize = 64;
 
 impl Members {
     /// Parses a JSON object. Rejects any text after it. `segment` is its name in errors.
-    pub(super) fn parse(json: &[u8], segment: &'static str) -> Result<Self, InvalidToken> {
-        serde_json::from_slice(json).map_err(|error| {
-            let problem = error.to_string();
-            if let Some(name) = problem.strip_prefix(DUPLICATE) {
-                let name = name.rsplit_once(" at line ").map_or(name, |(name, _)| name);
-                let name = Unverified::text(name);
-                return InvalidToken::DuplicateMember { segment, name };
+    pub(super) fn parse(
+        json: &[u8],
+        names: Names,
+        segment: &'static str,
+    ) -> Result<Self, InvalidToken> {
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let parsed = Reader { names }.deserialize(&mut json);
+        match parsed.and_then(|members| json.end().map(|()| members)) {
+            Ok(Ok(members)) => Ok(members),
+            Ok(Err(Duplicate(name))) => Err(InvalidToken::DuplicateMember { segment, name }),
+            Err(error) => {
+                let problem = Unverified::text(&error.to_string());
+                let problem = MalformedToken::Json { segment, problem };
+                Err(InvalidToken::Malformed(problem))
             }
-            let problem = Unverified::text(&problem);
-            InvalidToken::Malformed(MalformedToken::Json { segment, problem })
-        })
+        }
     }
 
+    /// The member with this name. Panics in tests if the name is not one of those that are read.
     pub(crate) fn value(&self, name: &str) -> Option<&Value> {
-        let mut members = self.0.iter();
-        members.find_map(|(known, value)| (known == name).then_some(value))
+        let index = self.names.iter().position(|&known| known == name);
+        debug_assert!(index.is_some(), "{name} is not in the list of names");
+        self.values.get(index?)?.as_ref()
     }
 
     /// The member if it is a string.
@@ -58,44 +71,94 @@ impl Members {
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(UniqueNames)
+/// Reads a JSON object into [`Members`].
+struct Reader {
+    names: Names,
+}
+
+/// The name of a member that occurs twice.
+struct Duplicate(&'static str);
+
+impl<'de> DeserializeSeed<'de> for Reader {
+    type Value = Result<Members, Duplicate>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
     }
 }
 
-struct UniqueNames;
-
-impl<'de> Visitor<'de> for UniqueNames {
-    type Value = Members;
+impl<'de> Visitor<'de> for Reader {
+    type Value = Result<Members, Duplicate>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-        let mut members = Vec::with_capacity(USUAL_MEMBERS);
-        while let Some(member) = map.next_entry::<String, Value>()? {
-            members.push(member);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let names = self.names;
+        let mut values: Vec<Option<Value>> = names.iter().map(|_| None).collect();
+        let mut occurrences = vec![0_u32; names.len()];
+        let mut duplicate = None;
+        while let Some(name) = map.next_key_seed(NameReader { names })? {
+            let Some(Name { index, is_exact }) = name else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            occurrences[index] += 1;
+            if occurrences[index] > 1 {
+                duplicate = Some(Duplicate(names[index]));
+            }
+            if is_exact {
+                values[index] = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
-        let mut names: Vec<_> = members.iter().map(|(name, _)| fold_case(name)).collect();
-        // Sorted, because comparing all pairs of names takes quadratic time, and a token can have
-        // thousands of names.
-        names.sort_unstable();
-        if let Some([name, _]) = names.array_windows().find(|[one, next]| one == next) {
-            return Err(A::Error::custom(format_args!("{DUPLICATE}{name:?}")));
-        }
-        drop(names);
-        Ok(Members(members))
+        Ok(duplicate.map_or(Ok(Members { names, values }), Err))
     }
 }
 
-/// The name in lower case. Entra's names already are.
-fn fold_case(name: &str) -> Cow<'_, str> {
-    let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-    if name.bytes().all(is_lower) {
-        Cow::Borrowed(name)
-    } else {
-        Cow::Owned(name.to_lowercase())
+/// A member's name that is one of the names to read, or differs from it only in case.
+struct Name {
+    index: usize,
+    is_exact: bool,
+}
+
+/// Reads a member's name. Returns `None` if the member is not read.
+struct NameReader {
+    names: Names,
+}
+
+impl<'de> DeserializeSeed<'de> for NameReader {
+    type Value = Option<Name>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        // As bytes, because a name that is not read need not be valid Unicode.
+        json.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for NameReader {
+    type Value = Option<Name>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        let mut names = self.names.iter();
+        let index = if name.is_ascii() {
+            names.position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        } else if name.len() <= MAX_NAME_BYTES {
+            // Some readers fold Unicode too: the Kelvin sign to `k`, the long s to `s`.
+            let folded = String::from_utf8_lossy(name).to_uppercase().to_lowercase();
+            names.position(|&known| folded == known)
+        } else {
+            None
+        };
+        Ok(index.map(|index| Name {
+            index,
+            is_exact: name == self.names[index].as_bytes(),
+        }))
     }
 }

@@ -12,8 +12,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 
 use self::{
-    claims::{Claims, SignedClaims},
-    json::Members,
+    claims::{CLAIMS, Claims, SignedClaims},
+    json::{Members, Names},
 };
 use super::{
     error::{InvalidToken, MalformedToken},
@@ -27,6 +27,9 @@ const MAX_BYTES: usize = 16 * 1024;
 /// Header parameters that change what a signature covers or how it is read
 /// (RFC 7515, section 4.1.11; RFC 7797; RFC 7516). Entra sends none of them.
 const UNSUPPORTED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+
+/// The header parameters that the service reads.
+const HEADER: Names = &["alg", "kid", "crit", "b64", "zip", "enc"];
 
 /// A well-formed token. Its content is untrusted until its signature is verified.
 pub(super) struct UnverifiedToken<'a> {
@@ -51,12 +54,12 @@ impl<'a> UnverifiedToken<'a> {
         let Some((header, payload)) = message.split_once('.') else {
             return Err(wrong_segments(unverified_jwt));
         };
-        let header = Members::parse(&decode(header, "header")?, "header")?;
+        let header = Members::parse(&decode(header, "header")?, HEADER, "header")?;
         let unverified_key_id = parse_header(&header)?;
         if payload.contains('.') {
             return Err(wrong_segments(unverified_jwt));
         }
-        let payload = Members::parse(&decode(payload, "payload")?, "payload")?;
+        let payload = Members::parse(&decode(payload, "payload")?, CLAIMS, "payload")?;
         decode(signature, "signature")?;
         Ok(Self {
             message,
@@ -84,13 +87,17 @@ impl UnverifiedToken<'_> {
     }
 }
 
-/// Header and payload of a token, for `token inspect`. `None` for one that cannot be parsed.
-pub(super) fn unverified_members(unverified_jwt: &str) -> [Option<Members>; 2] {
+/// Key id and claims of a token, for `token inspect`. `None` for a segment that cannot be parsed.
+pub(super) fn unverified_members(
+    unverified_jwt: &str,
+    claims: Names,
+) -> (Option<Members>, Option<Members>) {
     let mut segments = unverified_jwt.split('.');
-    ["header", "payload"].map(|name| {
-        let json = decode(segments.next()?, name).ok()?;
-        Members::parse(&json, name).ok()
-    })
+    let mut parse = |segment, names| {
+        let json = decode(segments.next()?, segment).ok()?;
+        Members::parse(&json, names, segment).ok()
+    };
+    (parse("header", &["kid"]), parse("payload", claims))
 }
 
 fn wrong_segments(unverified_jwt: &str) -> InvalidToken {

@@ -190,6 +190,28 @@ async fn missing_keys_yield_503_instead_of_401() {
 }
 
 #[tokio::test]
+async fn wait_that_entra_requests_is_passed_on() {
+    for (status, requested, expected) in [
+        (429, "20", "20"),
+        (429, "3600", "30"),
+        (429, "soon", "1"),
+        (503, "20", "1"),
+    ] {
+        let app = TestApp::start().await;
+        let response = KeysResponse::Full {
+            status,
+            headers: vec![("retry-after", requested.to_owned())],
+            bytes: None,
+        };
+        app.entra.set_keys_response(CONTOSO, response);
+        let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        let wait = answer.header("retry-after");
+        assert_eq!(wait, Some(expected), "{status} {requested}");
+    }
+}
+
+#[tokio::test]
 async fn key_id_keeps_the_key_it_was_first_seen_with() {
     let app = TestApp::start().await;
     let good = app.entra.v1(CONTOSO, ADMIN).sign();

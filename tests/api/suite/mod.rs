@@ -1,6 +1,7 @@
 //! The tests that run with every store.
 
 pub(crate) mod authentication;
+mod check;
 pub(crate) mod commands;
 mod cors;
 mod docs;

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use axum::http::{Method, StatusCode};
+use serde_json::Value;
 use tenant_tasks::clock::SystemClock;
 use tokio::task::JoinSet;
 
@@ -116,6 +117,38 @@ async fn env_file_change_is_applied_without_a_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changed_settings_that_need_a_restart_are_named() {
+    let (_entra, service) = start(&[CONTOSO]).await;
+    // PORT is set in the environment, which takes precedence.
+    let more = "PORT=1\nMAX_TASKS_PER_TENANT=7\nREVOKED_KEY_IDS=old\nDOCS=off\nOTHER=1\n";
+    service.rewrite_file(&format!("{}{more}", file(&[CONTOSO])));
+    service.signal("-HUP");
+    let line = tokio::task::block_in_place(|| service.wait_for_line("need a restart"));
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["settings"], "DOCS, MAX_TASKS_PER_TENANT");
+    assert_eq!(line["level"], "WARN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn env_file_that_is_a_fifo_does_not_stop_the_service() {
+    let (entra, service) = start(&[CONTOSO]).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let token = entra.v1(CONTOSO, ADMIN).sign();
+    service.replace_file_by_fifo();
+    let line = tokio::task::block_in_place(|| service.wait_for_line("settings not reloaded"));
+    assert!(
+        line.contains("cannot read .env: it is not a regular file"),
+        "{line}"
+    );
+    assert_eq!(me(&client, &service, &token).await.status, StatusCode::OK);
+    service.rewrite_file(&file(&[CONTOSO, FABRIKAM]));
+    tokio::task::block_in_place(|| service.wait_for_line("tenant added"));
+    service.signal("-TERM");
+    let (status, _) = tokio::task::block_in_place(|| service.finish());
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_settings_are_logged_and_not_applied() {
     let (entra, service) = start(&[CONTOSO]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -127,6 +160,7 @@ async fn invalid_settings_are_logged_and_not_applied() {
         ),
         ("ALLOWED_TENANT_IDS=\n", "ALLOWED_TENANT_IDS is empty"),
         ("PORT=0\nALLOWED_TENANT_IDS=a, b\n", ".env, line 2"),
+        (&"#".repeat(1024 * 1024 + 1), "it is larger than 1 MiB"),
     ] {
         service.rewrite_file(invalid);
         service.signal("-HUP");

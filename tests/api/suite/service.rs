@@ -128,6 +128,14 @@ impl Service {
         write_file(self.directory.path(), file);
     }
 
+    /// Replaces `.env` by a FIFO without a writer.
+    pub(crate) fn replace_file_by_fifo(&self) {
+        let fifo = self.directory.path().join("fifo");
+        let status = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(status.success());
+        std::fs::rename(fifo, self.directory.path().join(".env")).unwrap();
+    }
+
     /// Reads `.env`.
     pub(crate) fn file(&self) -> String {
         std::fs::read_to_string(self.directory.path().join(".env")).unwrap()

@@ -333,5 +333,5 @@ fn invalid_env_file_line_is_reported_by_number() {
     assert_eq!(read_variables(directory.path()).unwrap()["PORT"], "9000");
     fs::write(&file, b"\xff\xfeP\0O\0").unwrap();
     let error = read_variables(directory.path()).unwrap_err().to_string();
-    assert_eq!(error, ".env is a UTF-16 file: save it as UTF-8");
+    assert_eq!(error, "cannot read .env: it is UTF-16: save it as UTF-8");
 }

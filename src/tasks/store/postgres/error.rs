@@ -69,7 +69,8 @@ pub(super) async fn with_timeout<T>(
     match timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(DatabaseError::Unreachable(anyhow::anyhow!(
-            "no response within {limit:?}"
+            "no response within {}",
+            humantime::format_duration(limit)
         ))),
     }
 }
