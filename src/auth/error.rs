@@ -12,7 +12,7 @@ use serde_json::Value;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
-use super::role::Role;
+use super::role::{Role, unknown_roles_hint};
 use crate::ids::{KeyId, TenantId};
 
 /// Why a request has no principal, or why its principal lacks a privilege.
@@ -42,7 +42,10 @@ pub enum AuthError {
     #[error("the token lacks the scope {required}: its scp is \"{}\"", Unverified::text(.held))]
     MissingScope { required: String, held: String },
     /// The user has none of the roles that the route requires.
-    #[error("one of the roles {} is required, and the token has {}", Role::join(.required), held_roles(.held))]
+    #[error(
+        "one of the roles {} is required, and the token has {}{}",
+        Role::join(.required), held_roles(.held), unknown_roles_hint(.held)
+    )]
     MissingRole {
         required: Vec<Role>,
         held: Vec<String>,

@@ -66,6 +66,16 @@ impl Role {
     }
 }
 
+/// A hint for the log if a token has roles, and none of them is a role of this service.
+pub(crate) fn unknown_roles_hint(held: &[String]) -> &'static str {
+    if held.is_empty() || held.iter().any(|role| role.parse::<Role>().is_ok()) {
+        ""
+    } else {
+        "; none of them is an app role of this API: the tenant assigned roles of another kind, or \
+         emits groups as roles (emit_as_roles)"
+    }
+}
+
 impl Permissions {
     /// What the roles of a token permit together. Unknown roles permit nothing.
     pub(super) fn of(roles: &[String]) -> Self {

@@ -52,24 +52,8 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
     }
     let config = Config::parse(&read_variables(directory)?)?;
     writeln!(out, "ok        settings")?;
-    if config.access.tenants.is_open() {
-        writeln!(
-            out,
-            "note      ALLOW_ANY_TENANT=true: users of any tenant may sign in"
-        )?;
-    }
-    if !config.tokens.authority.is_known() {
-        writeln!(
-            out,
-            "note      AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected"
-        )?;
-    }
-    if config.store.database.is_none() {
-        writeln!(
-            out,
-            "note      tasks are stored in memory and are lost when the process ends; \
-             DATABASE_URL is not set"
-        )?;
+    for note in config.notes() {
+        writeln!(out, "note      {note}")?;
     }
     let mut is_ok = true;
     if let Some(proxy) = auth::outbound_proxy(&config.tokens.authority) {

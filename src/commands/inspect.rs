@@ -10,7 +10,10 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::{
-    auth::{Inspection, Principal, Verifier, held_roles, role::Coverage},
+    auth::{
+        Inspection, Principal, Verifier, held_roles,
+        role::{Coverage, unknown_roles_hint},
+    },
     clock::SystemClock,
     config::{Config, env_file, text_file},
     error::ApiError,
@@ -135,9 +138,10 @@ fn print_accepted(out: &mut impl Write, principal: &Principal) -> io::Result<boo
     if !may_see {
         writeln!(
             out,
-            "But its roles ({}) do not give access to tasks: an administrator of its tenant assigns \
+            "But its roles ({}{}) do not give access to tasks: an administrator of its tenant assigns \
              roles under Enterprise applications, and the user then signs in again.",
-            held_roles(principal.roles())
+            held_roles(principal.roles()),
+            unknown_roles_hint(principal.roles())
         )?;
     }
     let covered = |coverage| match coverage {

@@ -28,20 +28,19 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     let reloader = Reloader::new(directory.to_owned())?;
     let variables = env_file::read_variables(directory)?;
     let config = Config::parse(&variables)?;
+    let notes = config.notes();
     let exporter = config.otlp_endpoint.as_ref().map(Exporter::new);
     let exporter = exporter.transpose()?;
     let log = Log::start(config.log_filter, config.log_format, exporter.as_ref());
 
-    if !config.tokens.authority.is_known() {
-        tracing::warn!("AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected");
+    for note in notes {
+        tracing::warn!("{note}");
     }
     let clock = Arc::new(SystemClock::new());
     let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
     let tasks = Tasks::open(&config.store).await?;
     if config.store.database.is_some() {
         tracing::info!("tasks are stored in PostgreSQL");
-    } else {
-        tracing::info!("tasks are stored in memory and are lost when the process ends");
     }
     let requests = RequestMetrics::default();
     let state = AppState {
@@ -52,7 +51,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     let app = routes::router(state, &config.allowed_origins, docs, requests.clone());
 
     let (host, port) = (config.host, config.port);
-    let listener = TcpListener::bind((host.as_str(), port)).await;
+    let listener = server::listen(&host, port).await;
     let listener =
         listener.with_context(|| format!("HOST and PORT: cannot listen on {host}:{port}"))?;
     let limits = Limits::new(server::connections_for_open_files(config.max_connections));

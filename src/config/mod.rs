@@ -8,7 +8,10 @@ pub mod reload;
 pub mod settings;
 pub(crate) mod text_file;
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::http::HeaderValue;
 use tracing_subscriber::EnvFilter;
@@ -102,6 +105,37 @@ impl Config {
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
+    }
+
+    /// What an operator should know about valid settings, one sentence each.
+    pub fn notes(&self) -> Vec<&'static str> {
+        let is_public = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_private() && !ip.is_link_local(),
+            IpAddr::V6(ip) => {
+                !ip.is_loopback() && !ip.is_unique_local() && !ip.is_unicast_link_local()
+            }
+        };
+        let notes = [
+            (
+                self.access.tenants.is_open(),
+                "ALLOW_ANY_TENANT=true: users of any tenant may sign in",
+            ),
+            (
+                !self.tokens.authority.is_known(),
+                "AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected",
+            ),
+            (
+                self.store.database.is_none(),
+                "tasks are stored in memory and are lost when the process ends; DATABASE_URL is \
+                 not set",
+            ),
+            (
+                self.metrics_addr.is_some_and(is_public),
+                "METRICS_ADDR is neither loopback nor private; only Prometheus should reach it",
+            ),
+        ];
+        let notes = notes.into_iter().filter(|(applies, _)| *applies);
+        notes.map(|(_, note)| note).collect()
     }
 
     /// All missing and invalid variables. Empty if [`Config::parse`] succeeds.

@@ -214,6 +214,10 @@ fn request_response(error: &RequestError) -> ErrorResponse {
             let detail = format!("The body is larger than {} KiB", MAX_BODY_BYTES / 1024);
             ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
         }
+        RequestError::Host => {
+            let detail = "Send exactly one Host header";
+            ErrorResponse::new(StatusCode::BAD_REQUEST, detail)
+        }
         RequestError::MediaType => {
             let detail = "The body must be sent as application/json";
             ErrorResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)

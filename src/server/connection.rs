@@ -1,6 +1,11 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{self, poll_fn},
+    pin::Pin,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -8,7 +13,6 @@ use axum::{
     extract::Request,
     http::{HeaderValue, header::CONNECTION},
 };
-use futures_util::future::OptionFuture;
 use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
@@ -17,23 +21,25 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, sink},
     net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::limits::{ConnectionPermit, Limits};
+use super::limits::{ConnectionPermit, Limits, Phase};
 
 /// How long clients may still send a request on an open connection after a shutdown starts: closing
 /// it at once would fail a request on its way. The response announces that the connection closes.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// How long requests in flight may take after [`DRAIN_GRACE`].
-pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection that must close may take to finish a request whose head has begun to
+/// arrive.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long closing an idle connection may take. In this time, the client can complete a request
-/// head that has begun to arrive, or read the last bytes of a response.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to read from a client that is still sending a rejected request. If the connection was
+/// closed at once, the client's system would discard the response (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves requests until the client disconnects or exceeds a limit, or the connection must close.
 pub(super) async fn serve(
@@ -47,14 +53,14 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     let mut stream = Box::pin(TimeoutStream::new(stream));
     stream.as_mut().set_write_timeout_pinned(Some(limits.write));
-    let state = &permit.state;
+    let (state, connections) = (&permit.state, &permit.connections);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let in_flight = state.start_request();
-        let permit = &permit;
+        let mut in_flight = state.start_request();
         let response = service.call(Request::from(request.map(Body::new)));
-        async move {
+        Box::pin(async move {
             let mut response = response.await?;
-            if permit.is_draining() {
+            in_flight.respond(response.status().is_client_error());
+            if *connections.is_draining.borrow() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
@@ -65,51 +71,73 @@ pub(super) async fn serve(
                     error
                 })
             }))
-        }
+        })
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut first_head = pin!(sleep(limits.first_head));
-    let mut is_past_first_head = false;
-    let mut grace = pin!(None);
-    loop {
-        tokio::select! {
-            biased;
-            // First, so that an evicted connection does not start another request.
-            () = state.signal.notified(), if grace.is_none() => {
-                if !state.is_evicted() {
-                    grace.set(Some(sleep(DRAIN_GRACE)));
-                } else if state.has_request() && (state.is_idle() || state.waiting() < limits.busy) {
-                    // A request may have started since the eviction: it is answered.
-                    break;
-                } else {
-                    // Not gracefully: a slow client would be slow to finish, too.
-                    return;
-                }
-            }
-            result = connection.as_mut() => return log_error(result),
-            Some(()) = OptionFuture::from(grace.as_mut().as_pin_mut()) => break,
-            () = &mut first_head, if !is_past_first_head => {
-                is_past_first_head = true;
-                if !state.has_request() {
-                    return;
-                }
-            }
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut result = tokio::select! {
+        biased;
+        // First, so that an evicted connection does not start another request.
+        is_evicted = must_close(&permit, &limits) => Err(is_evicted),
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Ok(result),
+    };
+    if let Err(is_evicted) = result {
+        let (phase, age) = state.phase();
+        let grace = match phase {
+            Phase::New => return,
+            Phase::FirstResponse | Phase::Rejected if is_evicted => return,
+            Phase::Busy if is_evicted && age >= limits.busy => return,
+            Phase::Rejected | Phase::Idle => CLOSE_TIMEOUT,
+            Phase::FirstResponse | Phase::Busy => limits.busy,
+        };
+        Pin::new(&mut connection).graceful_shutdown();
+        let finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
+        match timeout(grace, finished).await {
+            Ok(finished) => result = Ok(finished),
+            Err(_) => return,
         }
     }
-    connection.as_mut().graceful_shutdown();
-    if let Ok(result) = timeout(CLOSE_TIMEOUT, connection.as_mut()).await {
-        return log_error(result);
+    let parts = connection.into_parts();
+    let mut is_rejected = state.phase().0 == Phase::Rejected;
+    if let Ok(Err(error)) = result {
+        tracing::debug!(%error, "connection ended early");
+        is_rejected |= connections.rejected.record(&error, &parts.read_buf);
     }
-    let remaining = DRAIN_TIMEOUT.saturating_sub(CLOSE_TIMEOUT);
-    if !state.is_idle()
-        && let Ok(result) = timeout(remaining, connection).await
-    {
-        log_error(result);
+    if is_rejected {
+        tokio::select! {
+            () = linger(parts.io.into_inner()) => {}
+            () = state.evicted.notified() => {}
+        }
     }
 }
 
-fn log_error(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection ended early");
+/// Completes when the connection is evicted (true), when its first head is late, and [`DRAIN_GRACE`]
+/// after a shutdown has started.
+async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> bool {
+    let drained = async {
+        // An error would mean that the sender was dropped, and the permit holds it.
+        let _ = permit
+            .connections
+            .is_draining
+            .subscribe()
+            .wait_for(|&is| is)
+            .await;
+        sleep(DRAIN_GRACE).await;
+    };
+    let first_head_is_late = async {
+        sleep(limits.first_head).await;
+        if permit.state.phase().0 != Phase::New {
+            future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = permit.state.evicted.notified() => true,
+        () = drained => false,
+        () = first_head_is_late => false,
     }
+}
+
+/// Closes the sending side, and discards what the client sends until it closes its side.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let _ = stream.shutdown().await;
+    let _ = timeout(LINGER, copy(&mut stream, &mut sink())).await;
 }

@@ -1,24 +1,26 @@
-//! The limits on connections, and which connection is evicted at the connection limit.
+//! The open connections, their limits, and which one is evicted at the connection limit.
 
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::Instant,
 };
+
+use super::rejected::RejectedInput;
 
 /// The default maximum number of connections.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
-/// The minimum age at which a connection without a request can be evicted.
+/// How long a connection without a completed request is safe from eviction.
 const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(50);
 
 /// The limits on client connections.
@@ -30,8 +32,8 @@ pub struct Limits {
     pub first_head: Duration,
     /// How long a client may read nothing while a response is written.
     pub write: Duration,
-    /// How long a connection may be continuously busy before it can be evicted at the connection
-    /// limit. Applies to clients that read one byte at a time, which `write` does not limit.
+    /// How long a connection may be busy with a request before it can be evicted. Applies to
+    /// clients that read one byte at a time, which `write` does not limit.
     pub busy: Duration,
 }
 
@@ -40,33 +42,47 @@ pub struct Limits {
 pub struct Connections {
     open: Mutex<BTreeMap<u64, Arc<ConnectionState>>>,
     accepted: AtomicU64,
-    is_draining: AtomicBool,
+    pub(super) is_draining: watch::Sender<bool>,
+    /// What was rejected before it became a request.
+    pub rejected: RejectedInput,
 }
 
 /// A permit for an open connection. Dropping it returns the permit and removes the connection.
 pub(super) struct ConnectionPermit {
-    connections: Arc<Connections>,
-    number: u64,
+    pub(super) connections: Arc<Connections>,
     pub(super) state: Arc<ConnectionState>,
+    number: u64,
     #[expect(dead_code, reason = "held as long as the connection, never read")]
     permit: OwnedSemaphorePermit,
 }
 
-/// What a connection is doing.
+/// What a connection is doing, since when, and whether it must close for a new one.
 pub(super) struct ConnectionState {
-    opened_at: Instant,
-    /// The requests whose response is not complete.
-    in_flight: AtomicUsize,
-    /// When the connection became busy or idle, in milliseconds after `opened_at`.
-    changed_at: AtomicU64,
-    has_completed_request: AtomicBool,
-    is_evicted: AtomicBool,
-    /// Notified when the connection is evicted or drained.
-    pub(super) signal: Notify,
+    phase: Mutex<(Phase, Instant)>,
+    pub(super) evicted: Notify,
+}
+
+/// What a connection is doing, in the order of eviction.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Phase {
+    /// The head of its first request has not arrived.
+    New,
+    /// The client is reading its first response.
+    FirstResponse,
+    /// It is idle, and its last request was rejected.
+    Rejected,
+    /// It is idle.
+    Idle,
+    /// A request is in flight.
+    Busy,
 }
 
 /// A request in flight, from its head to the end of its response.
-pub(super) struct InFlight(Arc<ConnectionState>);
+pub(super) struct InFlight {
+    state: Arc<ConnectionState>,
+    is_first: bool,
+    after: Phase,
+}
 
 impl Limits {
     /// The default limits, with this maximum number of connections.
@@ -94,58 +110,44 @@ impl Connections {
     pub(super) fn add(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> ConnectionPermit {
         let number = self.accepted.fetch_add(1, Ordering::Relaxed);
         let state = Arc::new(ConnectionState {
-            opened_at: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            changed_at: AtomicU64::new(0),
-            has_completed_request: AtomicBool::new(false),
-            is_evicted: AtomicBool::new(false),
-            signal: Notify::new(),
+            phase: Mutex::new((Phase::New, Instant::now())),
+            evicted: Notify::new(),
         });
         self.lock().insert(number, Arc::clone(&state));
-        if self.is_draining() {
-            state.signal.notify_one();
-        }
         ConnectionPermit {
             connections: Arc::clone(self),
-            number,
             state,
+            number,
             permit,
         }
     }
 
-    /// Asks one connection to close: first one without a request, then an idle one, then one that
-    /// has been busy for too long. Within a class, the one that has been in this state longest.
+    /// Asks one connection to close: the first in the order of [`Phase`], and of these the one that
+    /// has been in its phase longest. If that one is still safe from eviction, none closes.
     pub(super) fn evict_one(&self, limits: &Limits) {
-        let open = self.lock();
-        let states = open.values();
-        let candidates = states.filter_map(|state| Some((state.eviction_rank(limits)?, state)));
-        if let Some((_, state)) = candidates.min_by_key(|&(rank, _)| rank) {
-            state.is_evicted.store(true, Ordering::Relaxed);
-            state.signal.notify_one();
+        let mut open = self.lock();
+        let mut first = None;
+        for (&number, state) in open.iter() {
+            let (phase, age) = state.phase();
+            let can_be_evicted = age >= phase.min_age_to_evict(limits);
+            let rank = (phase, Reverse(age), number);
+            if first.is_none_or(|(other, _)| rank < other) {
+                first = Some((rank, can_be_evicted));
+            }
+            if phase == Phase::New && can_be_evicted {
+                // Those after it are newer. Under attack, this ends the search early.
+                break;
+            }
         }
-    }
-
-    /// Asks all connections, and those added later, to finish.
-    pub(super) fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
-        for state in self.lock().values() {
-            state.signal.notify_one();
+        if let Some(((.., number), true)) = first
+            && let Some(state) = open.remove(&number)
+        {
+            state.evicted.notify_one();
         }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ConnectionState>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ConnectionPermit {
-    /// Whether the next response is the last one.
-    pub(super) fn is_draining(&self) -> bool {
-        self.connections.is_draining()
     }
 }
 
@@ -155,61 +157,53 @@ impl Drop for ConnectionPermit {
     }
 }
 
+impl Phase {
+    fn min_age_to_evict(self, limits: &Limits) -> Duration {
+        match self {
+            Self::New | Self::FirstResponse => MIN_AGE_TO_EVICT,
+            Self::Rejected | Self::Idle => Duration::ZERO,
+            Self::Busy => limits.busy,
+        }
+    }
+}
+
 impl ConnectionState {
-    pub(super) fn is_evicted(&self) -> bool {
-        self.is_evicted.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether the connection has received the head of a request.
-    pub(super) fn has_request(&self) -> bool {
-        self.has_completed_request.load(Ordering::Relaxed) || !self.is_idle()
+    /// The phase and its duration.
+    pub(super) fn phase(&self) -> (Phase, Duration) {
+        let (phase, since) = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        (phase, since.elapsed())
     }
 
     pub(super) fn start_request(self: &Arc<Self>) -> InFlight {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.record_change();
+        InFlight {
+            is_first: self.enter(Phase::Busy) == Phase::New,
+            state: Arc::clone(self),
+            after: Phase::Idle,
         }
-        InFlight(Arc::clone(self))
     }
 
-    fn record_change(&self) {
-        let millis = self.opened_at.elapsed().as_millis();
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        self.changed_at.store(millis, Ordering::Relaxed);
+    /// Returns the phase before.
+    fn enter(&self, phase: Phase) -> Phase {
+        let mut current = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, _) = std::mem::replace(&mut *current, (phase, Instant::now()));
+        before
     }
+}
 
-    /// How long the connection has been busy or idle.
-    pub(super) fn waiting(&self) -> Duration {
-        let changed_at = Duration::from_millis(self.changed_at.load(Ordering::Relaxed));
-        self.opened_at.elapsed().saturating_sub(changed_at)
-    }
-
-    /// The smallest rank is evicted first. `None` if the connection cannot be evicted now.
-    fn eviction_rank(&self, limits: &Limits) -> Option<(u8, Reverse<Duration>)> {
-        if self.is_evicted() {
-            return None;
+impl InFlight {
+    /// Records that the response is ready for the client to read.
+    pub(super) fn respond(&mut self, is_rejection: bool) {
+        if is_rejection {
+            self.after = Phase::Rejected;
         }
-        let waiting = self.waiting();
-        let (class, min) = if !self.has_request() {
-            (0, MIN_AGE_TO_EVICT)
-        } else if self.is_idle() {
-            (1, Duration::ZERO)
-        } else {
-            (2, limits.busy)
-        };
-        (waiting >= min).then_some((class, Reverse(waiting)))
+        if self.is_first {
+            self.state.enter(Phase::FirstResponse);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.has_completed_request.store(true, Ordering::Relaxed);
-        if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.record_change();
-        }
+        self.state.enter(self.after);
     }
 }

@@ -5,11 +5,12 @@
 
 use axum::{
     Json,
+    body::{Bytes, HttpBody},
     extract::{
         FromRequest, FromRequestParts, Path, Query, Request,
         rejection::{BytesRejection, JsonRejection},
     },
-    http::{StatusCode, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -51,6 +52,9 @@ pub enum RequestError {
     /// A body whose `Content-Type` is not JSON.
     #[error("media type is not JSON")]
     MediaType,
+    /// No `Host`, or more than one.
+    #[error("not exactly one Host header")]
+    Host,
 }
 
 /// What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`).
@@ -142,25 +146,36 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
             let message = "Input should be a query string";
             return Err(FieldError::new(&["query"], message, "query_parsing").into());
         };
-        let mut page = Self::default();
-        let mut errors = Vec::new();
-        for (name, value) in parameters {
-            match name.as_str() {
-                "limit" => match value.parse() {
-                    Ok(limit @ 1..=Self::MAX_LIMIT) => page.limit = Some(limit),
-                    Ok(_) | Err(_) => errors.push(invalid_limit()),
-                },
-                "after" => match value.parse() {
-                    Ok(id) => page.after = Some(id),
-                    Err(_) => errors.push(invalid_id(&["query", "after"])),
-                },
-                _ => {}
+        let limit = parameter(&parameters, "limit", |value| match value.parse() {
+            Ok(limit @ 1..=Self::MAX_LIMIT) => Ok(limit),
+            Ok(_) | Err(_) => Err(invalid_limit()),
+        });
+        let after = parameter(&parameters, "after", |value| {
+            value.parse().map_err(|_| invalid_id(&["query", "after"]))
+        });
+        match (limit, after) {
+            (Ok(limit), Ok(after)) => Ok(Self { limit, after }),
+            (limit, after) => {
+                let errors = limit.err().into_iter().chain(after.err());
+                Err(RequestError::Invalid(errors.collect()))
             }
         }
-        if errors.is_empty() {
-            Ok(page)
-        } else {
-            Err(RequestError::Invalid(errors))
+    }
+}
+
+/// A query parameter that may occur once.
+fn parameter<T>(
+    parameters: &[(String, String)],
+    name: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, FieldError>,
+) -> Result<Option<T>, FieldError> {
+    let mut values = parameters.iter().filter(|(known, _)| known == name);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some((_, value)), None) => parse(value).map(Some),
+        (Some(_), Some(_)) => {
+            let message = "The parameter occurs more than once";
+            Err(FieldError::new(&["query", name], message, "value_error"))
         }
     }
 }
@@ -170,16 +185,37 @@ async fn read_object<S: Send + Sync>(
     state: &S,
 ) -> Result<Map<String, Value>, RequestError> {
     const LOC: [&str; 1] = ["body"];
-    match Json::from_request(request, state).await {
+    if !is_json(request.headers()) {
+        return Err(RequestError::MediaType);
+    }
+    // With a `Content-Length`, the size is known before the body is read.
+    let size = request.body().size_hint().lower();
+    if usize::try_from(size).is_ok_and(|size| size > MAX_BODY_BYTES) {
+        return Err(RequestError::TooLarge);
+    }
+    let body = Bytes::from_request(request, state).await;
+    let body = body.map_err(|error| unreadable_body(&error))?;
+    match Json::from_bytes(&body) {
         Ok(Json(members)) => Ok(members),
-        Err(JsonRejection::MissingJsonContentType(_)) => Err(RequestError::MediaType),
-        Err(JsonRejection::BytesRejection(error)) => Err(unreadable_body(&error)),
         Err(JsonRejection::JsonDataError(_)) => {
             let message = "Input should be a valid JSON object";
             Err(FieldError::new(&LOC, message, "dict_type").into())
         }
         Err(error) => Err(FieldError::new(&LOC, error.body_text(), "json_invalid").into()),
     }
+}
+
+/// Whether the media type is `application/json` or ends in `+json` (RFC 6839, section 3.1).
+/// Parameters, such as `charset`, are ignored.
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
+    let Some(Ok(content_type)) = content_type else {
+        return false;
+    };
+    let (media_type, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let media_type = media_type.trim().to_ascii_lowercase();
+    let subtype = media_type.strip_prefix("application/");
+    subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
 fn unreadable_body(error: &BytesRejection) -> RequestError {

@@ -68,6 +68,9 @@ pub fn router(sources: MetricsSources) -> Router {
     registry.register("key_fetches_suppressed", help, fetches.suppressed.clone());
     let help = "Published keys that were rejected: another key with the same id is cached";
     registry.register("key_conflicts", help, fetches.conflicts.clone());
+    let help = "Input that was rejected before it became a request, by what it looks like";
+    let rejected = sources.connections.rejected.counts.clone();
+    registry.register("rejected_input", help, rejected);
     registry.register_collector(Box::new(sources));
     let registry = Arc::new(registry);
     let page = async move || {

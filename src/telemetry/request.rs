@@ -32,6 +32,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// The logged status of a request whose handler panicked. The connection is closed.
 const PANICKED: u16 = 500;
 
+/// The routes that supervisors and load balancers call every few seconds.
+const PROBES: [&str; 2] = ["/health", "/ready"];
+
 /// The upper bounds of the buckets of the request duration, in seconds.
 const BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
@@ -192,6 +195,9 @@ impl RequestRecord {
             }
             None if status >= StatusCode::INTERNAL_SERVER_ERROR.as_u16() => {
                 log_request!("tenant_tasks::request", tracing::Level::WARN, "request");
+            }
+            None if PROBES.contains(&self.route()) => {
+                log_request!("tenant_tasks::request", tracing::Level::DEBUG, "request");
             }
             None => log_request!("tenant_tasks::request", tracing::Level::INFO, "request"),
         }

@@ -299,9 +299,15 @@ fn check_prints_notes_on_variables_and_authority() {
     ] {
         assert!(stdout.contains(line), "{line}: {stdout}");
     }
+    let settings = [&settings[..], &[("METRICS_ADDR", "0.0.0.0:9090")]].concat();
     let (stdout, _, _, _) = run(&["check"], None, &settings);
-    let note = "note      AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected";
-    assert!(stdout.contains(note), "{stdout}");
+    for note in [
+        "note      ALLOW_ANY_TENANT=true: users of any tenant may sign in",
+        "note      AZURE_AUTHORITY_HOST is not a known cloud; its tokens may be rejected",
+        "note      METRICS_ADDR is neither loopback nor private",
+    ] {
+        assert!(stdout.contains(note), "{note}: {stdout}");
+    }
 }
 
 #[test]

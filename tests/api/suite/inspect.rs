@@ -330,7 +330,7 @@ async fn inspect_names_tenant_scope_role_and_key_problems() {
             none,
             good().with("roles", json!(["NotARole"])).sign(),
             "403",
-            "its roles (NotARole) do not give access to tasks",
+            "its roles (NotARole; none of them is an app role of this API",
         ),
         (
             &revoked,

@@ -10,7 +10,10 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use serde_json::json;
-use tenant_tasks::auth::{Access, Tenants};
+use tenant_tasks::{
+    auth::{Access, Tenants},
+    server::Limits,
+};
 use tower::ServiceExt;
 
 use crate::{
@@ -65,7 +68,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
     .await;
     app.me("abc").await;
     app.send(Method::GET, "/nowhere/abc", None, None).await;
-    app.send(Method::GET, "/docs/index.html", None, None).await;
+    app.send(Method::GET, "/docs/index.css", None, None).await;
     let series = series(&app).await;
     for (name, value) in [
         (
@@ -89,7 +92,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
             1.0,
         ),
         (
-            r#"http_request_duration_seconds_count{route="/docs/{*rest}",method="GET",status="200"}"#,
+            r#"http_request_duration_seconds_count{route="/docs/{file}",method="GET",status="200"}"#,
             1.0,
         ),
         (r#"refusals_total{reason="missing_role"}"#, 1.0),
@@ -377,4 +380,28 @@ async fn settings_metric_is_0_while_settings_are_invalid() {
         tokio::task::block_in_place(|| service.wait_for_line(line));
         assert_eq!(is_current().await, expected, "{file}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_evicted_before_its_answer_counts_as_499() {
+    let short = |limits: &mut Limits| limits.busy = Duration::from_millis(100);
+    let app = TestApp::start_within(&[("MAX_CONNECTIONS", "1")], short).await;
+    let delay = KeysResponse::Delay(Duration::from_secs(2));
+    app.entra.set_keys_response(CONTOSO, delay);
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    let waiting = app.me(&token);
+    let evicting = async {
+        while app.entra.fetches(CONTOSO) == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Another connection, because the first one is busy.
+        app.send(Method::GET, "/health", None, None).await
+    };
+    tokio::select! {
+        answer = waiting => panic!("{answer:?}"),
+        answer = evicting => assert_eq!(answer.status, StatusCode::OK),
+    }
+    let label = r#"{route="/api/me",method="GET",status="499"}"#;
+    let name = format!("tenant_tasks_http_request_duration_seconds_count{label}");
+    assert!(series(&app).await[&name] > 0.0);
 }

@@ -3,8 +3,10 @@
 pub(crate) mod authentication;
 mod check;
 pub(crate) mod commands;
+mod connections;
 mod cors;
 mod docs;
+mod http;
 mod inspect;
 mod isolation;
 mod key_life;

@@ -377,13 +377,13 @@ fn unread_log_drops_lines_and_blocks_nothing() {
     let answers = thread::spawn(move || {
         let mut answers = String::new();
         reader.read_to_string(&mut answers).unwrap();
-        answers.matches("HTTP/1.1 200").count()
+        answers.matches("HTTP/1.1 401").count()
     });
-    let request = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /api/me HTTP/1.1\r\nHost: x\r\n\r\n";
     stream
         .write_all(request.repeat(UNREAD_REQUESTS - 1).as_bytes())
         .unwrap();
-    let last = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let last = "GET /api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(last.as_bytes()).unwrap();
     assert_eq!(answers.join().unwrap(), UNREAD_REQUESTS);
 

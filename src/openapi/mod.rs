@@ -1,26 +1,24 @@
-//! Serves the API's description as `/openapi.json`, and a page to try the API as `/docs`.
+//! Serves the API's description as `/openapi.json`, and a page to try it as `/docs`.
 //!
 //! Each handler's attribute describes its operation. This module assembles the description and adds
 //! how to sign in, which depends on the settings.
 
-use axum::{
-    Router,
-    http::{HeaderValue, Method, header::CONTENT_SECURITY_POLICY},
-    middleware,
-    response::Response,
-};
+mod page;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, http::Method, routing::get};
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
     openapi::{
         self, HeaderBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat,
-        SecurityRequirement, Type,
+        SecurityRequirement, Server, Type,
         path::{Operation, PathItem},
         security::{
             AuthorizationCode, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
         },
     },
 };
-use utoipa_swagger_ui::{Config, SwaggerUi, oauth};
 use uuid::Uuid;
 
 use crate::{
@@ -73,6 +71,8 @@ const BEARER: &str = "bearer";
 /// The description of the API with these settings.
 pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut document = Description::openapi();
+    // Relative to the address of the description, which may have a path prefix.
+    document.servers = Some(vec![Server::new(".")]);
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -149,34 +149,15 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
     operations.filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
+/// The paths of all operations.
+pub(crate) fn paths() -> Vec<String> {
+    Description::openapi().paths.paths.into_keys().collect()
+}
+
 /// `/openapi.json` and `/docs`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S> {
-    let mut page = SwaggerUi::new("/docs")
-        .url("/openapi.json", document(docs))
-        .config(
-            Config::default()
-                .validator_url("none")
-                .display_request_duration(true),
-        );
-    if let Some(client_id) = docs.spa_client_id {
-        let oauth = oauth::Config::new()
-            .client_id(&client_id.to_string())
-            .scopes(docs.scopes())
-            .use_pkce_with_authorization_code_grant(true);
-        page = page.oauth(oauth);
-    }
-    // The page loads nothing from other servers. It contacts the authority only to sign users in.
-    let policy = format!(
-        "default-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self' {}; frame-ancestors 'none'",
-        docs.authority.origin()
-    );
-    let policy = HeaderValue::try_from(policy).expect("an authority is a URL");
-    Router::from(page).layer(middleware::map_response(move |mut response: Response| {
-        response
-            .headers_mut()
-            .insert(CONTENT_SECURITY_POLICY, policy.clone());
-        std::future::ready(response)
-    }))
+    let document = Arc::new(document(docs));
+    page::router(docs).route("/openapi.json", get(async move || Json(document)))
 }
 
 impl Docs {
