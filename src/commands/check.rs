@@ -95,12 +95,15 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
 async fn check_database(database: &DatabaseConfig) -> io::Result<bool> {
     let mut out = io::stdout();
     match postgres::inspect(database).await {
-        Ok(0) => writeln!(out, "ok        database")?,
-        Ok(pending) => {
-            writeln!(
-                out,
-                "ok        database; pending migrations at the next start: {pending}"
-            )?;
+        Ok(found) => {
+            let pending = match found.pending_migrations {
+                0 => String::new(),
+                pending => format!("; pending migrations at the next start: {pending}"),
+            };
+            writeln!(out, "ok        database{pending}")?;
+            for note in found.notes {
+                writeln!(out, "note      {note}")?;
+            }
         }
         Err(problem) => {
             writeln!(out, "WRONG     database: {problem}")?;

@@ -64,7 +64,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
         let page = metrics::router(MetricsSources {
             requests,
             verifier: Arc::clone(&verifier),
-            tasks,
+            tasks: tasks.clone(),
             connections: Arc::clone(&connections),
             max_connections: limits.max_connections,
             dropped_log_lines: Some(log.dropped.clone()),
@@ -77,7 +77,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     }
     tracing::info!(address = %listener.local_addr()?, "listening");
 
-    tokio::spawn(reloader.run(Arc::clone(&verifier), variables));
+    tokio::spawn(reloader.run(Arc::clone(&verifier), tasks, variables));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
     server::serve(listener, app, limits, connections, shutdown).await;
     if let Some(exporter) = exporter {

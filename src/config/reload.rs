@@ -1,7 +1,7 @@
 //! Reloads settings while the service runs: on SIGHUP, and when `.env` changes.
 //!
-//! Only the allow-list and the revoked keys change, both at once and without a restart. If any new
-//! setting is invalid, the old settings stay in force, and the log says why. Files are read on a
+//! Only the allow-list, the revoked keys and the database's address and password change, without a
+//! restart. New connections to the database use the new ones. If any new setting is invalid, the old settings stay in force, and the log says why. Files are read on a
 //! thread that may block, because a file system can hang.
 
 use std::{
@@ -22,10 +22,13 @@ use tokio::{
 
 use super::{
     Config, env_file, reloadable,
-    settings::{ConfigError, Variables},
+    settings::{ConfigError, DATABASE_URL, Variables},
     variables,
 };
-use crate::auth::{Access, Tenants, Verifier};
+use crate::{
+    auth::{Access, Tenants, Verifier},
+    tasks::store::Tasks,
+};
 
 /// How often `.env` is read. A change is applied when two reads in a row return the same content,
 /// so that a half-written file is not applied.
@@ -71,6 +74,7 @@ impl Reloader {
     pub async fn run(
         mut self,
         verifier: Arc<Verifier>,
+        tasks: Tasks,
         started_with: Variables,
     ) -> Result<(), JoinError> {
         let mut poll = interval(POLL);
@@ -86,7 +90,7 @@ impl Reloader {
             if is_requested || (is_stable && seen != self.applied) {
                 self.applied.clone_from(&seen);
                 let settings = self.read(read_settings).await?;
-                self.reload(settings, &verifier, &started_with);
+                self.reload(settings, &verifier, &tasks, &started_with);
             }
             last_seen = seen;
         }
@@ -111,6 +115,7 @@ impl Reloader {
         &self,
         settings: Result<(Variables, Config), ConfigError>,
         verifier: &Verifier,
+        tasks: &Tasks,
         started_with: &Variables,
     ) {
         self.is_current.store(settings.is_ok(), Ordering::Relaxed);
@@ -118,6 +123,7 @@ impl Reloader {
             Ok((variables, config)) => {
                 let old = verifier.access();
                 verifier.replace_access(config.access.clone());
+                tasks.replace_database(config.store.database);
                 // After the change: a reader of the log may rely on it.
                 log_changes(&old, &config.access);
                 let changed = need_restart(started_with, &variables);
@@ -148,9 +154,12 @@ fn need_restart(started_with: &Variables, now: &Variables) -> Vec<&'static str> 
     let reloadable = reloadable();
     let names = variables().into_iter();
     let names = names.filter(|name| !reloadable.contains(name));
-    names
-        .filter(|&name| started_with.get(name) != now.get(name))
-        .collect()
+    let changed = names.filter(|&name| match (started_with.get(name), now.get(name)) {
+        // Only between a database and none.
+        (Some(_), Some(_)) if name == DATABASE_URL => false,
+        (old, new) => old != new,
+    });
+    changed.collect()
 }
 
 fn log_changes(old: &Access, new: &Access) {

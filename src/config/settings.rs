@@ -30,6 +30,9 @@ use crate::{
 /// The variable with the allow-list.
 pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
 
+/// The variable with the address of the database.
+pub(super) const DATABASE_URL: &str = "DATABASE_URL";
+
 /// The settings for which an empty value has a meaning. Every other empty value counts as unset.
 pub const MAY_BE_EMPTY: [&str; 3] = [ALLOWED_TENANT_IDS, "ALLOWED_ORIGINS", "REQUIRED_SCOPE"];
 
@@ -265,9 +268,8 @@ impl<'a> Settings<'a> {
     }
 
     pub(super) fn database(&self) -> Result<Option<DatabaseConfig>, ConfigError> {
-        const VARIABLE: &str = "DATABASE_URL";
-        let database = self.value(VARIABLE).map(str::parse).transpose();
-        database.map_err(|error: DatabaseUrlError| invalid(VARIABLE, error.to_string()))
+        let database = self.value(DATABASE_URL).map(str::parse).transpose();
+        database.map_err(|error: DatabaseUrlError| invalid(DATABASE_URL, error.to_string()))
     }
 
     pub(super) fn max_database_connections(&self) -> Result<NonZeroUsize, ConfigError> {

@@ -18,11 +18,25 @@ DRY_RUN=''        # if not empty, writes are printed and not sent
 # The ID of an object that a dry run did not create. It is never looked up.
 PLACEHOLDER_ID=00000000-0000-0000-0000-000000000000
 
-say() { printf '%s\n' "$*"; }
+# A regular expression for an ID of Graph.
+GUID='[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}'
+
+# say TEXT: prints one line. The text can contain names and messages from Graph. Line breaks, control characters and
+# invisible format characters are replaced, because they can change what the terminal shows.
+say() { printf '%s' "$*" | jq -Rrs 'gsub("[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]"; "\ufffd")'; }
 
 die() {
-  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  say "${0##*/}: $*" >&2
   exit 1
+}
+
+# guid_of FIELD: prints this field of the JSON object on standard input. Fails if it is not a GUID. The scripts write
+# IDs to paths, to request bodies and to .env.
+guid_of() {
+  local value
+  value=$(jq -r --arg field "$1" '.[$field]')
+  [[ $value =~ ^$GUID$ ]] || die "expected a GUID in the field $1, but found: $value"
+  printf '%s\n' "$value"
 }
 
 # Sets WORK to a temporary folder that only this user can read, because request bodies can contain a password. The
@@ -97,6 +111,9 @@ graph_write() {
 # graph_once METHOD PATH [BODY [HEADER]]: makes one call without a retry. Sets GRAPH_RESPONSE and GRAPH_ERROR.
 graph_once() {
   local method=$1 uri=$2 body=${3-} header=${4-} error
+  # The scripts delete only applications and users, and purge deleted objects. Each path ends with the ID.
+  [[ $method != delete || $uri =~ ^/(applications|users|directory/deletedItems)/$GUID$ ]] ||
+    die "not deleted: $uri is not the path of an application, a user or a deleted object"
   case $uri in /*) uri=$GRAPH$uri ;; esac
   set -- --method "$method" --uri "$uri" --output json --only-show-errors
   if [[ -n $body ]]; then
@@ -124,18 +141,18 @@ graph_once() {
 # the reason phrase of the status.
 error_kind() {
   case $1 in
-    *AADSTS* | *'az login'* | *'ERROR: Unauthorized('*) say signed_out ;;
-    *'ERROR: Not Found('*) say not_found ;;
-    *'ERROR: Forbidden('*) say forbidden ;;
-    *'ERROR: Conflict('*) say conflict ;;
+    *AADSTS* | *'az login'* | *'ERROR: Unauthorized('*) echo signed_out ;;
+    *'ERROR: Not Found('*) echo not_found ;;
+    *'ERROR: Forbidden('*) echo forbidden ;;
+    *'ERROR: Conflict('*) echo conflict ;;
     *'ERROR: Too Many Requests('* | *'ERROR: Request Timeout('* | *'ERROR: Internal Server Error('* | \
-      *'ERROR: Bad Gateway('* | *'ERROR: Service Unavailable('* | *'ERROR: Gateway Timeout('*) say transient ;;
-    *'Connection aborted'* | *'Connection reset'* | *'Max retries exceeded'* | *'timed out'*) say transient ;;
+      *'ERROR: Bad Gateway('* | *'ERROR: Service Unavailable('* | *'ERROR: Gateway Timeout('*) echo transient ;;
+    *'Connection aborted'* | *'Connection reset'* | *'Max retries exceeded'* | *'timed out'*) echo transient ;;
     *NoBackingApplicationObject* | *'does not reference a valid application object'* | \
       *'PreAuthorizedApplication references'* | *'Not a valid reference update'* | \
-      *'Permission being assigned was not found'*) say not_replicated ;;
-    *'already exist'*) say exists ;;
-    *) say other ;;
+      *'Permission being assigned was not found'*) echo not_replicated ;;
+    *'already exist'*) echo exists ;;
+    *) echo other ;;
   esac
 }
 
@@ -155,6 +172,7 @@ graph_die() {
   local message=${GRAPH_RESPONSE#*(} resume='Nothing was changed.'
   message=$(jq -r '.error.message' <<<"${message%)*}" 2>/dev/null) || message=''
   [[ -n $message ]] || message=${GRAPH_RESPONSE:0:400}
+  message=${message//$'\n'/ }
   if ((GRAPH_CHANGES > 0)); then
     resume="Run ${0##*/} again to continue."
   fi

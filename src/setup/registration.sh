@@ -16,9 +16,13 @@ ROLES_FILE=src/setup/roles.json
 FIELDS='id,appId,uniqueName,displayName,signInAudience,identifierUris,appRoles,api,spa,requiredResourceAccess'
 
 require_tools() {
+  if ! command -v jq >/dev/null; then
+    # Not `die`, which needs jq.
+    echo 'jq is not installed: https://jqlang.org/download' >&2
+    exit 1
+  fi
   command -v az >/dev/null ||
     die 'the Azure CLI (az) is not installed: https://learn.microsoft.com/cli/azure/install-azure-cli'
-  command -v jq >/dev/null || die 'jq is not installed: https://jqlang.org/download'
   [[ ! -L $ENV_FILE ]] || die "$ENV_FILE is a symbolic link, which ${0##*/} would replace. Copy the file here."
 }
 
@@ -29,7 +33,7 @@ sign_in() {
     die 'not signed in. Run: az login --allow-no-subscriptions'
   ACCOUNT=$(jq -r '.user.name' <<<"$account")
   ACCOUNT_TYPE=$(jq -r '.user.type' <<<"$account")
-  TENANT_ID=$(jq -r '.tenantId' <<<"$account")
+  TENANT_ID=$(guid_of tenantId <<<"$account")
   case $(jq -r '.environmentName' <<<"$account") in
     AzureCloud) AUTHORITY=https://login.microsoftonline.com ;;
     AzureUSGovernment) AUTHORITY=https://login.microsoftonline.us GRAPH=https://graph.microsoft.us/v1.0 ;;
@@ -44,6 +48,7 @@ sign_in() {
   DOMAIN=$(jq -r --arg id "$TENANT_ID" \
     'first(.value[] | select(.id == $id)) | .verifiedDomains[] | select(.isInitial) | .name' <<<"$GRAPH_RESPONSE")
   [[ -n $DOMAIN ]] || die "Graph returned another tenant than $TENANT_ID. Run: az login --tenant $TENANT_ID"
+  [[ $DOMAIN =~ ^[A-Za-z0-9.-]+$ ]] || die "Graph returned an initial domain that is not a domain name: $DOMAIN"
   recorded=$(env_setting AZURE_HOME_TENANT_ID inside || env_setting AZURE_HOME_TENANT_ID outside || true)
   if [[ -n $recorded ]] && ! same_guid "$recorded" "$TENANT_ID"; then
     die "$ENV_FILE is for tenant $recorded, but az is signed in to $TENANT_ID. Run: az login --tenant $recorded"
@@ -58,27 +63,27 @@ validate_name() {
 
 role_names() { jq -r '.[].value' "$ROLES_FILE"; }
 
-mark_of() { say "tenant-tasks-setup.$1"; }
+mark_of() { printf '%s\n' "tenant-tasks-setup.$1"; }
 
 same_guid() { [[ $(tr '[:upper:]' '[:lower:]' <<<"$1") == "$(tr '[:upper:]' '[:lower:]' <<<"$2")" ]]; }
 
-application_path() { say "/applications(uniqueName='$1')?\$select=$FIELDS"; }
+application_path() { printf '%s\n' "/applications(uniqueName='$1')?\$select=$FIELDS"; }
 
 # find_application CLIENT_ID MARK: sets GRAPH_RESPONSE to the application with this mark. It looks first by the client
 # ID, which may be empty, then by the mark.
 find_application() {
   if [[ -n $1 ]] && graph_read "/applications(appId='$1')?\$select=$FIELDS"; then
-    [[ $(jq -r '.uniqueName // ""' <<<"$GRAPH_RESPONSE") == "$2" ]] && return 0
+    jq -e --arg mark "$2" '.uniqueName == $mark' <<<"$GRAPH_RESPONSE" >/dev/null && return 0
   fi
   graph_read "$(application_path "$2")"
 }
 
-upn_of() { say "testuser-$(tr '[:upper:]' '[:lower:]' <<<"$1")@$DOMAIN"; }
+upn_of() { printf '%s\n' "testuser-$(tr '[:upper:]' '[:lower:]' <<<"$1")@$DOMAIN"; }
 
-user_path() { say "/users/$1?\$select=id,userPrincipalName,department"; }
+user_path() { printf '%s\n' "/users/$1?\$select=id,userPrincipalName,department"; }
 
 # find_user UPN: sets GRAPH_RESPONSE to the user with this name, which setup.sh may not have created.
 find_user() { graph_read "$(user_path "$1")"; }
 
 # Whether the user in GRAPH_RESPONSE has the mark.
-has_user_mark() { [[ $(jq -r '.department // ""' <<<"$GRAPH_RESPONSE") == "$MARK" ]]; }
+has_user_mark() { jq -e --arg mark "$MARK" '.department == $mark' <<<"$GRAPH_RESPONSE" >/dev/null; }

@@ -6,14 +6,20 @@
     reason = "timeouts of the database are measured in real time"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::http::{Method, StatusCode};
+use tenant_tasks::clock::SystemClock;
 
 use crate::{
     suite::commands::run,
+    suite::service::Service,
     support::{
-        app::{Answer, TestApp},
+        app::{Answer, TestApp, answer, listen},
+        entra::MockEntra,
         postgres::{self, Database},
         proxy::{Fault, Proxy},
         tasks::{completed_body, title_body},
@@ -56,7 +62,7 @@ async fn check_reports_on_the_database_without_changing_it() {
         ("ok        database".to_owned(), Some(0))
     );
     for _ in 0..2 {
-        let pending = "ok        database; pending migrations at the next start: 1";
+        let pending = "ok        database; pending migrations at the next start: 2";
         assert_eq!(
             check(fresh.url()),
             (pending.to_owned(), Some(0)),
@@ -211,8 +217,176 @@ async fn abandoned_requests_do_not_pile_up_on_a_connection() {
     tokio::time::sleep(Duration::from_millis(3500)).await;
     proxy.set_fault(Fault::None);
     wait_until_ready(&app).await;
-    assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+    let titles = app.titles((CONTOSO, ADMIN)).await;
+    // A write that was already sent may be applied. The others must not be.
+    let abandoned = titles.iter().filter(|title| *title == "abandoned").count();
+    assert!(abandoned <= 1, "{titles:?}");
     drop(database);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_one_message_in_each_direction() {
+    let (app, proxy, _database) = start(Fault::None).await;
+    let id = app.create((CONTOSO, ADMIN), "one").await;
+    let path = format!("/api/tasks/{id}");
+    for (method, path, body) in [
+        (Method::GET, "/api/tasks", None),
+        (Method::GET, &*path, None),
+        (Method::POST, "/api/tasks", Some(title_body("two"))),
+        (Method::PATCH, &*path, Some(completed_body(true))),
+        (Method::DELETE, &*path, None),
+    ] {
+        let before = proxy.transfers();
+        let answer = app
+            .send_as((CONTOSO, ADMIN), method.clone(), path, body)
+            .await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(proxy.transfers() - before, 2, "{method} {path}");
+    }
+}
+
+/// Clients that disconnect do not get more connections than their tenant's share.
+#[tokio::test(flavor = "multi_thread")]
+async fn disconnecting_clients_stay_within_their_share() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, ADMIN), "first").await;
+    app.create((FABRIKAM, ADMIN), "first").await;
+    let database = app.database.as_ref().unwrap();
+    let blocker = database.connect().await;
+    let lock = format!(
+        "{}; SELECT FROM tenants FOR UPDATE",
+        postgres::begin(CONTOSO)
+    );
+    blocker.batch_execute(&lock).await.unwrap();
+    let token = app.entra.v1(CONTOSO, ADMIN).sign();
+    for _ in 0..20 {
+        let request = app.request(Method::POST, "/api/tasks").bearer_auth(&token);
+        let request = request
+            .header("content-type", "application/json")
+            .body(title_body("x").to_string());
+        let timeout = Duration::from_millis(20);
+        request.timeout(timeout).send().await.unwrap_err();
+    }
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+               AND query LIKE '%create_task%' AND application_name = 'tenant-tasks' AND usename = current_user";
+    let busy: i64 = blocker.query_one(sql, &[]).await.unwrap().get(0);
+    assert!((1..=5).contains(&busy), "{busy} of 10 connections are busy");
+    assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["first"]);
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+}
+
+/// Replaces `get_task` by a function that first raises this error this many times.
+async fn fail_get_task(database: &Database, code: &str, times: i64) {
+    let schema = database.schema();
+    let sql = format!(
+        "CREATE SEQUENCE IF NOT EXISTS {schema}.failures; GRANT ALL ON {schema}.failures TO PUBLIC; \
+         SELECT setval('{schema}.failures', 1, false); \
+         CREATE OR REPLACE FUNCTION {schema}.get_task(in_tenant uuid, in_owner uuid, in_id bigint) \
+         RETURNS TABLE (id bigint, user_id uuid, owner_name text, title text, completed boolean) \
+         LANGUAGE plpgsql AS $$ BEGIN \
+         IF nextval('{schema}.failures') <= {times} THEN RAISE EXCEPTION 'failed' USING ERRCODE = '{code}'; END IF; \
+         END $$"
+    );
+    database.execute_as_superuser(&sql).await;
+}
+
+async fn backends(database: &Database) -> Vec<i32> {
+    let client = database.connect().await;
+    let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tenant-tasks' \
+               AND usename = current_user AND query LIKE '%get_task%' ORDER BY pid";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// While a shard of a distributed database moves, a call may fail once because the tenant is not set.
+#[tokio::test(flavor = "multi_thread")]
+async fn call_without_its_tenant_is_repeated_once() {
+    let app = TestApp::start().await;
+    let database = app.database.as_ref().unwrap();
+    app.create((CONTOSO, ADMIN), "one").await;
+    for (code, times, status) in [
+        ("42704", 1, StatusCode::NOT_FOUND),
+        ("22P02", 1, StatusCode::NOT_FOUND),
+        ("42501", 1, StatusCode::NOT_FOUND),
+        ("42704", 2, StatusCode::SERVICE_UNAVAILABLE),
+        ("22012", 1, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        fail_get_task(database, code, times).await;
+        let answer = app
+            .send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks/1", None)
+            .await;
+        assert_eq!(answer.status, status, "{code} {times} times");
+    }
+}
+
+/// An error of class 08 from the server can be about another node of a distributed database.
+#[tokio::test(flavor = "multi_thread")]
+async fn error_about_another_node_keeps_the_connection() {
+    let app = TestApp::start().await;
+    let database = app.database.as_ref().unwrap();
+    for (code, is_kept) in [("08006", true), ("57P01", false), ("25006", false)] {
+        fail_get_task(database, code, 1).await;
+        let get = || app.send_as((CONTOSO, ADMIN), Method::GET, "/api/tasks/1", None);
+        assert_eq!(get().await.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get().await.status, StatusCode::NOT_FOUND);
+        let before = backends(database).await;
+        fail_get_task(database, code, 1).await;
+        assert_eq!(get().await.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get().await.status, StatusCode::NOT_FOUND);
+        assert_eq!(backends(database).await == before, is_kept, "{code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_connections_use_the_url_in_env_file() {
+    let database = Database::create().await;
+    let file = |name: &str| {
+        format!(
+            "DATABASE_URL=\"{}&application_name={name}\"\n",
+            database.url()
+        )
+    };
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    let settings = [("AZURE_AUTHORITY_HOST", &*entra.authority)];
+    let service = Service::start_with_file(&file("first"), &settings);
+    let url = format!("http://{}/api/tasks", service.address);
+    let token = entra.v1(CONTOSO, ADMIN).sign();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async || answer(client.get(&url).bearer_auth(&token)).await.status;
+    assert_eq!(get().await, StatusCode::OK);
+    service.rewrite_file(&file("second"));
+    service.signal("-HUP");
+    let line = tokio::task::block_in_place(|| service.wait_for_line("settings reloaded"));
+    assert!(line.contains("no changes"), "{line}");
+    let observer = database.connect().await;
+    let end =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'first'";
+    observer.execute(end, &[]).await.unwrap();
+    let started = Instant::now();
+    while get().await != StatusCode::OK {
+        assert!(started.elapsed() < RECOVERY_TIMEOUT);
+    }
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'second'";
+    let count: i64 = observer.query_one(count, &[]).await.unwrap().get(0);
+    assert!(count > 0, "no new connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_timeout_of_the_url_is_obeyed() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(postgres::upstream(), Fault::Stall).await;
+    let url = database.url_through(proxy.port);
+    for (parameter, limit) in [("", "2s"), ("&connect_timeout=1", "1s")] {
+        let settings = [
+            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+            ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
+            ("ALLOWED_TENANT_IDS", CONTOSO.id),
+            ("DATABASE_URL", &*format!("{url}{parameter}")),
+        ];
+        let (stdout, ..) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+        let error = format!("the database cannot be reached: no response within {limit}");
+        assert!(stdout.contains(&error), "{parameter}: {stdout}");
+    }
 }
 
 /// Creations in one tenant wait for a lock. Requests of another tenant must not wait for them.

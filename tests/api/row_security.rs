@@ -120,36 +120,28 @@ async fn rows_cannot_be_written_to_another_tenant() {
     }
 }
 
+/// An empty list would hide a statement that forgets the tenant.
 #[tokio::test]
-async fn no_rows_are_visible_without_a_tenant_setting() {
+async fn statement_without_a_tenant_setting_is_an_error() {
     let (_app, client) = start_with_tasks().await;
-    for attempt in ["new connection", "used connection", "used connection again"] {
-        assert_eq!(titles(&client).await, Vec::<String>::new(), "{attempt}");
-        assert_eq!(
-            client
-                .query("SELECT FROM tenants", &[])
-                .await
-                .unwrap()
-                .len(),
-            0,
-            "{attempt}"
-        );
-        assert_eq!(
-            client
-                .execute("UPDATE tasks SET title = 'x'", &[])
-                .await
-                .unwrap(),
-            0,
-            "{attempt}"
-        );
-        assert_eq!(
-            client.execute("DELETE FROM tasks", &[]).await.unwrap(),
-            0,
-            "{attempt}"
-        );
-        begin(&client, CONTOSO).await;
-        assert_eq!(titles(&client).await.len(), 2, "{attempt}");
-        client.batch_execute("COMMIT").await.unwrap();
+    for (attempt, code) in [
+        ("new connection", SqlState::UNDEFINED_OBJECT),
+        ("used connection", SqlState::INVALID_TEXT_REPRESENTATION),
+        ("used again", SqlState::INVALID_TEXT_REPRESENTATION),
+    ] {
+        for sql in [
+            "SELECT title FROM tasks",
+            "SELECT FROM tenants",
+            "UPDATE tasks SET title = 'x'",
+            "DELETE FROM tasks",
+            "DELETE FROM tenants",
+        ] {
+            let error = client.execute(sql, &[]).await.unwrap_err();
+            assert_eq!(error.code(), Some(&code), "{attempt}: {sql}");
+        }
+        // A call of a function sets the tenant for itself only.
+        let call = format!("SELECT FROM list_tasks('{}', NULL, 0, 10)", CONTOSO.id);
+        assert_eq!(client.query(&call, &[]).await.unwrap().len(), 2);
     }
 }
 
@@ -200,6 +192,27 @@ async fn role_that_bypasses_row_security_is_rejected() {
             "ALTER TABLE tasks DISABLE ROW LEVEL SECURITY",
             "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY",
         ),
+        (
+            "CREATE POLICY more ON tasks USING (true)",
+            "DROP POLICY more ON tasks",
+        ),
+        (
+            "CREATE POLICY more ON tenants FOR SELECT USING (true)",
+            "DROP POLICY more ON tenants",
+        ),
+        (
+            "ALTER POLICY tasks_of_setting ON tasks WITH CHECK (true)",
+            "DROP POLICY tasks_of_setting ON tasks; CREATE POLICY tasks_of_setting ON tasks \
+             USING (tenant_id = current_setting('app.tenant')::uuid)",
+        ),
+        (
+            "ALTER TABLE tasks OWNER TO CURRENT_USER",
+            &format!("ALTER TABLE tasks OWNER TO {}", postgres::role()),
+        ),
+        (
+            "ALTER FUNCTION get_task RENAME TO got_task",
+            "ALTER FUNCTION got_task RENAME TO get_task",
+        ),
     ] {
         database.execute_as_superuser(weaken).await;
         let error = open(&database.url()).await.map(drop).unwrap_err();
@@ -210,6 +223,29 @@ async fn role_that_bypasses_row_security_is_rejected() {
         database.execute_as_superuser(restore).await;
         open(&database.url()).await.expect(restore);
     }
+    // A restrictive policy hides more rows, and shows none.
+    database
+        .execute_as_superuser("CREATE POLICY more ON tasks AS RESTRICTIVE USING (true)")
+        .await;
+    open(&database.url()).await.expect("a restrictive policy");
+}
+
+/// Another schema in the search path contains a table of the same name.
+#[tokio::test]
+async fn search_path_that_finds_other_tables_is_rejected() {
+    let database = Database::create().await;
+    open(&database.url()).await.expect("the tables are created");
+    let other = Database::create().await;
+    let schema = other.schema();
+    let create =
+        format!("CREATE TABLE {schema}.tasks (LIKE tasks); GRANT ALL ON {schema}.tasks TO PUBLIC");
+    database.execute_as_superuser(&create).await;
+    let url = database.url().replace(
+        &format!("search_path%3D{}", database.schema()),
+        &format!("search_path%3D{schema}%2C{}", database.schema()),
+    );
+    let error = open(&url).await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("search path"), "{error}");
 }
 
 #[tokio::test]
@@ -238,12 +274,37 @@ async fn role_without_table_ownership_is_accepted() {
     let create = format!("CREATE ROLE {name} LOGIN PASSWORD '{}'", postgres::role());
     database.execute_as_superuser(&create).await;
     let schema = database.schema();
+    let owner = postgres::role();
     let grant = format!(
-        "GRANT USAGE ON SCHEMA {schema} TO {name}; GRANT SELECT ON schema_steps TO {name}; \
+        "ALTER ROLE {name} NOINHERIT; GRANT {owner} TO {name}; \
+         GRANT USAGE ON SCHEMA {schema} TO {name}; GRANT SELECT ON schema_steps TO {name}; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON tenants, tasks TO {name}"
     );
     database.execute_as_superuser(&grant).await;
     let url = database.url_as(&name);
+    for (revoke, grant) in [
+        ("INSERT ON tasks FROM", "GRANT INSERT ON tasks TO"),
+        ("UPDATE ON tenants FROM", "GRANT UPDATE ON tenants TO"),
+        (
+            "SELECT ON schema_steps FROM",
+            "GRANT SELECT ON schema_steps to",
+        ),
+    ] {
+        let sql = format!("REVOKE {revoke} {name}");
+        database.execute_as_superuser(&sql).await;
+        let error = open(&url).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains(grant), "{error}");
+        let sql = format!("GRANT {} {name}", revoke.replace("FROM", "TO"));
+        database.execute_as_superuser(&sql).await;
+    }
+    let function = "FUNCTION get_task(uuid,uuid,bigint)";
+    let revoke = format!("REVOKE EXECUTE ON {function} FROM PUBLIC");
+    database.execute_as_superuser(&revoke).await;
+    let error = open(&url).await.map(drop).unwrap_err().to_string();
+    let missing = format!("privileges are missing: GRANT EXECUTE ON {function} TO {name}");
+    assert_eq!(error, missing);
+    let grant = format!("GRANT EXECUTE ON {function} TO PUBLIC");
+    database.execute_as_superuser(&grant).await;
     let app = TestApp::start_with(&[("DATABASE_URL", &url)]).await;
     app.create((CONTOSO, ADMIN), "with grants").await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["with grants"]);
@@ -252,6 +313,61 @@ async fn role_without_table_ownership_is_accepted() {
     database
         .execute_as_superuser(&format!("DROP OWNED BY {name}"))
         .await;
+}
+
+#[tokio::test]
+async fn role_that_cannot_write_is_rejected() {
+    let database = Database::create().await;
+    let schema = database.schema();
+    let take = format!(
+        "ALTER SCHEMA {schema} OWNER TO CURRENT_USER; GRANT USAGE ON SCHEMA {schema} TO {}",
+        postgres::role()
+    );
+    database.execute_as_superuser(&take).await;
+    let error = open(&database.url()).await.map(drop).unwrap_err();
+    let expected = format!("GRANT CREATE ON SCHEMA {schema} TO {}", postgres::role());
+    assert!(error.to_string().contains(&expected), "{error}");
+
+    let url = database.url();
+    let read_only = "%20-cdefault_transaction_read_only%3Don&target_session_attrs=any";
+    let error = open(&format!("{url}{read_only}")).await.map(drop);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("the database is read-only"), "{error}");
+}
+
+/// Citus runs a function where the rows are only if the function is distributed. These tables stand
+/// for its catalogs.
+#[tokio::test]
+async fn function_that_citus_does_not_distribute_is_named() {
+    let database = Database::create().await;
+    open(&database.url()).await.expect("the tables are created");
+    let client = database.connect().await;
+    let catalogs = "
+        CREATE TABLE pg_dist_partition (logicalrelid regclass);
+        CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index integer);
+        INSERT INTO pg_dist_object SELECT 'pg_proc'::regclass, p::regprocedure, 0 FROM unnest(ARRAY[
+            'list_tasks(uuid,uuid,bigint,bigint)', 'update_task(uuid,uuid,bigint,text,boolean)',
+            'create_task(uuid,uuid,text,text,boolean,bigint)', 'delete_task(uuid,bigint)']) AS p;
+        INSERT INTO pg_dist_object
+            VALUES ('pg_proc'::regclass, 'get_task(uuid,uuid,bigint)'::regprocedure, NULL)";
+    client.batch_execute(catalogs).await.unwrap();
+    open(&database.url())
+        .await
+        .expect("the tables are not distributed");
+    let distribute = "INSERT INTO pg_dist_partition VALUES ('tasks'), ('tenants')";
+    client.batch_execute(distribute).await.unwrap();
+    let error = open(&database.url())
+        .await
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    let remedy = "create_distributed_function('get_task(uuid,uuid,bigint)', 'in_tenant', colocate_with => 'tenants')";
+    assert!(error.contains(remedy), "{error}");
+    let distribute = "UPDATE pg_dist_object SET distribution_argument_index = 0";
+    client.batch_execute(distribute).await.unwrap();
+    open(&database.url())
+        .await
+        .expect("all functions are distributed");
 }
 
 #[tokio::test]

@@ -90,6 +90,14 @@ impl Tasks {
         }
     }
 
+    /// Uses another configuration for new connections to the database, for example another
+    /// password. Without effect in memory.
+    pub fn replace_database(&self, database: Option<DatabaseConfig>) {
+        if let (Store::Postgres(tasks), Some(database)) = (&self.store, database) {
+            tasks.replace_config(database);
+        }
+    }
+
     /// Whether the store can be used now.
     pub async fn readiness(&self) -> Result<(), StoreError> {
         let result = async {

@@ -1,32 +1,79 @@
 //! `DATABASE_URL`, parsed: which server, which role, and whether the connection uses TLS.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
+use deadpool_postgres::Connect;
+use futures_util::future::BoxFuture;
 use thiserror::Error;
-use tokio_postgres::config::{Host, SslMode};
+use tokio::task::JoinHandle;
+use tokio_postgres::{
+    Client,
+    config::{Host, SslMode},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use url::{Host as UrlHost, form_urlencoded};
 
 use super::tls::{self, Roots, TlsError};
 
-/// The time limit for opening a connection.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The default time limit for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long sent data may stay unacknowledged before the system closes the connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The idle time after which the system checks whether the server is still there. A firewall may
+/// have dropped the connection without a word.
+const KEEPALIVES_IDLE: Duration = Duration::from_mins(1);
+
+/// The parameters of libpq that this client supports.
+const PARAMETERS: [&str; 20] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
 
 /// A database server, and how to connect to it.
 #[derive(Clone)]
 pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
-    pub(super) tls: rustls::ClientConfig,
+    /// The time limit for opening a connection.
+    pub(super) connect_timeout: Duration,
+    tls: rustls::ClientConfig,
 }
+
+/// The configuration for the next connection. It can be replaced while the service runs.
+#[derive(Clone)]
+pub(super) struct SharedConfig(Arc<ArcSwap<DatabaseConfig>>);
 
 /// Why a `DATABASE_URL` is invalid. The errors do not repeat it: it may contain a password.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[expect(missing_docs, reason = "the error texts say what the variants mean")]
 pub enum DatabaseUrlError {
-    #[error("must have the form postgres://user:password@host:5432/database?sslmode=verify-full")]
+    #[error(
+        "must have the form postgres://user:password@host:5432/database?sslmode=verify-full. \
+         Percent-encode special characters, @ as %40"
+    )]
     Malformed,
+    #[error("has the parameter {0}, which this service does not support")]
+    UnsupportedParameter(String),
     #[error("must name a user and a host")]
     Incomplete,
     #[error(
@@ -53,6 +100,18 @@ impl FromStr for DatabaseConfig {
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
         let parameters = form_urlencoded::parse(query.as_bytes()).into_owned();
         let mut parameters: BTreeMap<_, _> = parameters.collect();
+        let mut names = parameters.keys();
+        if let Some(name) = names.find(|name| !PARAMETERS.contains(&name.as_str())) {
+            // Part of a password with an unencoded `?` is not repeated.
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            return Err(if is_name {
+                DatabaseUrlError::UnsupportedParameter(name.clone())
+            } else {
+                DatabaseUrlError::Malformed
+            });
+        }
         let ssl_mode = parameters.remove("sslmode");
         let ssl_root_cert = parameters.remove("sslrootcert");
         // The service writes, so it needs the primary if there are several servers.
@@ -84,13 +143,62 @@ impl FromStr for DatabaseConfig {
             Roots::Unused => SslMode::Disable,
             Roots::System | Roots::File(_) => SslMode::Require,
         });
-        postgres.connect_timeout(CONNECT_TIMEOUT);
-        postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
+        let connect_timeout = postgres.get_connect_timeout().copied();
+        let connect_timeout = connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        postgres.connect_timeout(connect_timeout);
+        if !parameters.contains_key("tcp_user_timeout") {
+            postgres.tcp_user_timeout(TCP_USER_TIMEOUT);
+        }
+        if !parameters.contains_key("keepalives_idle") {
+            postgres.keepalives_idle(KEEPALIVES_IDLE);
+        }
         if postgres.get_application_name().is_none() {
             postgres.application_name("tenant-tasks");
         }
         let tls = tls::client_config(&roots)?;
-        Ok(Self { postgres, tls })
+        Ok(Self {
+            postgres,
+            connect_timeout,
+            tls,
+        })
+    }
+}
+
+impl DatabaseConfig {
+    /// Opens a connection. The task ends when the client is dropped.
+    pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+        let tls = MakeRustlsConnect::new(self.tls.clone());
+        let (client, connection) = self.postgres.connect(tls).await?;
+        let task = tokio::spawn(async move {
+            // The client reports the connection's errors, too.
+            let _ = connection.await;
+        });
+        Ok((client, task))
+    }
+}
+
+impl SharedConfig {
+    pub(super) fn new(config: DatabaseConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    pub(super) fn current(&self) -> Arc<DatabaseConfig> {
+        self.0.load_full()
+    }
+
+    pub(super) fn replace(&self, config: DatabaseConfig) {
+        self.0.store(Arc::new(config));
+    }
+}
+
+/// The pool connects with the current configuration.
+impl Connect for SharedConfig {
+    fn connect(
+        &self,
+        _: &tokio_postgres::Config,
+    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        let config = self.current();
+        Box::pin(async move { config.connect().await })
     }
 }
 

@@ -11,13 +11,19 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
     Timeouts,
 };
-use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio::{
+    sync::Semaphore,
+    time::{timeout, timeout_at},
+};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{
-    config::{CONNECT_TIMEOUT, DatabaseConfig},
-    error::{DatabaseError, with_timeout},
-    schema,
+    checks,
+    config::SharedConfig,
+    error::{DatabaseError, breaks_connection, may_be_repeated, with_timeout},
 };
 use crate::ids::TenantId;
 
@@ -32,10 +38,10 @@ const WAITING_PER_CONNECTION: usize = 50;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server's time limit for one statement.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The time limit for one operation on the database, including the network.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit for one call, including the network.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The maximum age of a connection. After a failover or a change of addresses, an old connection is
 /// used at most this long.
@@ -48,32 +54,59 @@ pub(super) struct Connections {
     /// The maximum number of connections of a tenant.
     share: usize,
     /// A tenant is added with its first request.
-    shares: DashMap<TenantId, Arc<TenantShare>>,
+    shares: DashMap<TenantId, TenantShare>,
 }
 
 /// The limits of one tenant.
+#[derive(Clone)]
 struct TenantShare {
     /// The requests that hold a connection or wait for one.
-    queue: Semaphore,
+    queue: Arc<Semaphore>,
     /// The requests that hold a connection.
-    connections: Semaphore,
+    connections: Arc<Semaphore>,
 }
 
-/// A connection with a query in progress. If the request is canceled, the query is awaited before
-/// the connection returns to the pool, so that abandoned queries cannot pile up on it.
-struct Lease(Option<Object>);
+/// A call of a function in the schema, with its parameters.
+pub(super) struct Call {
+    sql: &'static str,
+    parameters: Vec<(Box<dyn ToSql + Send + Sync>, Type)>,
+}
+
+impl Call {
+    pub(super) fn new(sql: &'static str) -> Self {
+        Self {
+            sql,
+            parameters: Vec::new(),
+        }
+    }
+
+    /// Adds the next parameter. Its type is named, so that no statement must be prepared first.
+    pub(super) fn with(mut self, value: impl ToSql + Send + Sync + 'static, kind: Type) -> Self {
+        self.parameters.push((Box::new(value), kind));
+        self
+    }
+
+    /// Sends the call as one unnamed statement. Connection poolers support these in every mode.
+    pub(super) async fn send(
+        &self,
+        client: &tokio_postgres::Client,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let parameters = self.parameters.iter();
+        let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+            .map(|(value, kind)| (&**value as &(dyn ToSql + Sync), kind.clone()))
+            .collect();
+        client.query_typed(self.sql, &parameters).await
+    }
+}
 
 impl Connections {
     /// A pool of at most `size` connections. Each is opened when needed. Its setup checks that row
-    /// security binds the role, and prepares `statements`.
-    pub(super) fn new(
-        database: &DatabaseConfig,
-        size: NonZeroUsize,
-        statements: &'static [&'static str],
-    ) -> Self {
-        let manager = Manager::from_config(
-            database.postgres.clone(),
-            MakeRustlsConnect::new(database.tls.clone()),
+    /// security binds the role.
+    pub(super) fn new(config: SharedConfig, size: NonZeroUsize) -> Self {
+        let connect_timeout = config.current().connect_timeout;
+        let manager = Manager::from_connect(
+            tokio_postgres::Config::new(),
+            config,
             // A closed connection is detected without a query.
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
@@ -83,13 +116,13 @@ impl Connections {
             .max_size(size.get())
             .timeouts(Timeouts {
                 wait: Some(WAIT_TIMEOUT),
-                create: Some(CONNECT_TIMEOUT),
-                recycle: Some(CONNECT_TIMEOUT),
+                create: Some(connect_timeout),
+                recycle: Some(connect_timeout),
             })
             .runtime(Runtime::Tokio1)
             .post_create(Hook::async_fn(move |client, _| {
                 Box::pin(async move {
-                    let setup = with_timeout(SETUP_TIMEOUT, set_up(client, statements)).await;
+                    let setup = with_timeout(SETUP_TIMEOUT, set_up(client)).await;
                     setup.map_err(|error| HookError::message(error.to_string()))
                 })
             }))
@@ -109,47 +142,41 @@ impl Connections {
         }
     }
 
-    /// Runs a query of a tenant on a connection.
+    /// Runs a call of a tenant.
     ///
     /// # Errors
     ///
     /// [`DatabaseError::Unreachable`] also if no connection is available in time, if too many
     /// requests are already waiting, or if the response takes too long.
-    pub(super) async fn run<T>(
+    pub(super) async fn run_for(
         &self,
         tenant: TenantId,
-        query: impl AsyncFnOnce(&ClientWrapper) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, DatabaseError> {
+        call: Call,
+    ) -> Result<Vec<Row>, DatabaseError> {
         let share = self.share_of(tenant);
         let too_many = || {
             let message = "all connections of the tenant are in use";
             DatabaseError::Unreachable(anyhow!(message))
         };
-        let _queue = share.queue.try_acquire().map_err(|_| too_many())?;
-        let permit = timeout(WAIT_TIMEOUT, share.connections.acquire()).await;
-        let _permit = permit.map_err(|_| too_many())?;
-        self.run_without_tenant(query).await
+        let queue = share.queue.try_acquire_owned().map_err(|_| too_many())?;
+        let permit = timeout(WAIT_TIMEOUT, share.connections.acquire_owned()).await;
+        let permit = permit.map_err(|_| too_many())?;
+        let run = run(self.pool.clone(), call);
+        // Spawned: if the client disconnects, the call still ends, and the permits belong to the
+        // connection until it is free. Otherwise a tenant could take all connections.
+        let running = tokio::spawn(async move {
+            let result = run.await;
+            drop((queue, permit));
+            result
+        });
+        running
+            .await
+            .map_err(|error| DatabaseError::Unreachable(error.into()))?
     }
 
-    /// Runs a query that does not belong to a tenant.
-    pub(super) async fn run_without_tenant<T>(
-        &self,
-        query: impl AsyncFnOnce(&ClientWrapper) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, DatabaseError> {
-        let status = self.pool.status();
-        if status.waiting > status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
-            let message = "all connections are in use";
-            return Err(DatabaseError::Unreachable(anyhow!(message)));
-        }
-        let mut lease = Lease(Some(self.pool.get().await?));
-        let query = query(lease.0.as_ref().expect("leased until the response"));
-        let query = async { query.await.map_err(DatabaseError::from) };
-        let result = with_timeout(EXCHANGE_TIMEOUT, query).await;
-        if let (Some(connection), Err(DatabaseError::Unreachable(_))) = (lease.0.take(), &result) {
-            // Discarded: it would fail the next request too.
-            drop(Object::take(connection));
-        }
-        result
+    /// Runs a call that does not belong to a tenant.
+    pub(super) async fn run(&self, call: Call) -> Result<Vec<Row>, DatabaseError> {
+        run(self.pool.clone(), call).await
     }
 
     /// The number of open connections, and their maximum.
@@ -159,44 +186,52 @@ impl Connections {
     }
 
     /// The tenant's limits, cloned so that the map's shard is not locked while a request waits.
-    fn share_of(&self, tenant: TenantId) -> Arc<TenantShare> {
+    fn share_of(&self, tenant: TenantId) -> TenantShare {
         if let Some(share) = self.shares.get(&tenant) {
-            return Arc::clone(&share);
+            return share.clone();
         }
-        let new = || {
-            Arc::new(TenantShare {
-                queue: Semaphore::new(self.share * WAITING_PER_CONNECTION),
-                connections: Semaphore::new(self.share),
-            })
+        let new = || TenantShare {
+            queue: Arc::new(Semaphore::new(self.share * WAITING_PER_CONNECTION)),
+            connections: Arc::new(Semaphore::new(self.share)),
         };
-        Arc::clone(&self.shares.entry(tenant).or_insert_with(new))
+        self.shares.entry(tenant).or_insert_with(new).clone()
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let (Some(connection), Ok(runtime)) = (self.0.take(), Handle::try_current()) else {
-            return;
-        };
-        runtime.spawn(async move {
-            let drained = timeout(EXCHANGE_TIMEOUT, connection.batch_execute("")).await;
-            if !matches!(drained, Ok(Ok(()))) {
+async fn run(pool: Pool, call: Call) -> Result<Vec<Row>, DatabaseError> {
+    let status = pool.status();
+    if status.waiting > status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
+        let message = "all connections are in use";
+        return Err(DatabaseError::Unreachable(anyhow!(message)));
+    }
+    let connection = pool.get().await?;
+    let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
+    let mut result = timeout_at(deadline, call.send(&connection)).await;
+    if matches!(&result, Ok(Err(error)) if may_be_repeated(error)) {
+        result = timeout_at(deadline, call.send(&connection)).await;
+    }
+    match result {
+        Ok(Ok(rows)) => Ok(rows),
+        Ok(Err(error)) => {
+            if connection.is_closed() || breaks_connection(&error) {
+                // It would fail the next request too.
                 drop(Object::take(connection));
             }
-        });
+            Err(error.into())
+        }
+        Err(_) => {
+            drop(Object::take(connection));
+            Err(DatabaseError::no_response_within(CALL_TIMEOUT))
+        }
     }
 }
 
-async fn set_up(client: &ClientWrapper, statements: &[&str]) -> Result<(), DatabaseError> {
-    // The server has time limits too: it must not hold row locks for a replica that is gone.
+async fn set_up(client: &ClientWrapper) -> Result<(), DatabaseError> {
+    // The server has a time limit too: it must not hold row locks for a replica that is gone.
     let millis = STATEMENT_TIMEOUT.as_millis();
     let limits = format!(
-        "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"
+        "SET statement_timeout = {millis}; SET default_transaction_isolation = 'read committed'"
     );
     client.batch_execute(&limits).await?;
-    schema::check_row_security(client).await?;
-    for sql in statements {
-        client.prepare_cached(sql).await?;
-    }
-    Ok(())
+    checks::check_isolation(client).await
 }

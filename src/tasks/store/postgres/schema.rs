@@ -1,55 +1,78 @@
-//! The tables: migrations, and the check that row security separates tenants.
+//! The tables and functions: migrations.
 //!
 //! Migrations only go forward and run under a lock, so that replicas may start together. After each
-//! migration, the previous version of the service must still work, or a rolling deployment fails.
+//! migration, the previous version of the service must still work, or a rolling deployment fails. A
+//! function with the same parameters is replaced, and one with others gets a new name.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use tokio::time::sleep;
-use tokio_postgres::{Client, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::Client;
 
 use super::{
-    config::{CONNECT_TIMEOUT, DatabaseConfig},
+    checks::{self, Inspection},
+    config::{DatabaseConfig, SharedConfig},
     error::{DatabaseError, with_timeout},
 };
 
 /// The migrations, each applied once, in this order.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
-/// Held while migrations run. The number is arbitrary. Nothing else in the database uses it.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(7307199712345021)";
+/// The advisory lock that is held while a migration runs. The number is arbitrary. Nothing else in
+/// the database uses it.
+const LOCK: i64 = 7_307_199_712_345_021;
 
 /// The back-off between attempts to reach the database. It doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Applies the pending migrations and checks that row security binds the role.
+/// The time limit for the checks at the start.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Applies the pending migrations and checks that requests can be served.
 pub(super) async fn prepare(database: &DatabaseConfig) -> Result<(), DatabaseError> {
     let client = connect(database).await?;
-    let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
+    let applied = with_timeout(CHECK_TIMEOUT, applied(&client)).await?;
     if applied < MIGRATIONS.len() {
-        migrate(&client).await?;
+        checks::check_can_migrate(&client, applied).await?;
+        migrate(&client, applied).await?;
     }
-    with_timeout(CONNECT_TIMEOUT, check_row_security(&client)).await
+    with_timeout(CHECK_TIMEOUT, checks::check_usable(&client)).await
 }
 
-/// Does the checks of [`prepare`] and changes nothing. Returns the number of pending migrations.
-pub(super) async fn inspect(database: &DatabaseConfig) -> Result<usize, DatabaseError> {
+/// Does the checks of [`prepare`] and changes nothing.
+pub(super) async fn inspect(database: &DatabaseConfig) -> Result<Inspection, DatabaseError> {
     let client = connect(database).await?;
-    let applied = with_timeout(CONNECT_TIMEOUT, applied(&client)).await?;
-    if applied > 0 {
-        with_timeout(CONNECT_TIMEOUT, check_row_security(&client)).await?;
+    let applied = with_timeout(CHECK_TIMEOUT, applied(&client)).await?;
+    let pending_migrations = MIGRATIONS.len().saturating_sub(applied);
+    let check = async {
+        if pending_migrations > 0 {
+            checks::check_can_migrate(&client, applied).await
+        } else {
+            checks::check_usable(&client).await
+        }
+    };
+    with_timeout(CHECK_TIMEOUT, check).await?;
+    let mut notes = Vec::new();
+    let other = connect(database).await?;
+    if with_timeout(CHECK_TIMEOUT, checks::lacks_time_limit(&client, &other)).await? {
+        notes.push(
+            "a connection pooler shares sessions, and the role has no statement_timeout: set it \
+             with ALTER ROLE, as src/docs/postgres.md shows",
+        );
     }
-    Ok(MIGRATIONS.len().saturating_sub(applied))
+    Ok(Inspection {
+        pending_migrations,
+        notes,
+    })
 }
 
 /// Retries [`prepare`] until it succeeds.
-pub(super) async fn prepare_in_background(database: DatabaseConfig) {
+pub(super) async fn prepare_in_background(database: SharedConfig) {
     let mut wait = FIRST_RETRY;
     loop {
         sleep(wait).await;
-        match prepare(&database).await {
+        match prepare(&database.current()).await {
             Ok(()) => break tracing::info!("connected to database"),
             Err(error) => {
                 wait = LAST_RETRY.min(wait * 2);
@@ -60,88 +83,83 @@ pub(super) async fn prepare_in_background(database: DatabaseConfig) {
     }
 }
 
-/// Checks that the policies bind this role on this connection. They do not bind a superuser, a role
-/// with BYPASSRLS, or an owner without FORCE.
-pub(super) async fn check_row_security(client: &Client) -> Result<(), DatabaseError> {
-    let sql = "SELECT row_security_active('tenants') AND row_security_active('tasks')";
-    let messages = client.simple_query(sql).await?;
-    let is_active = messages.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
-        _ => false,
-    });
-    if is_active {
-        return Ok(());
-    }
-    Err(DatabaseError::Unusable(
-        "row security does not bind the role of DATABASE_URL: the tables tenants and tasks must \
-         have row level security enabled, and forced if the role owns them",
-    ))
-}
-
 /// Connects, as a role that is not exempt from row security.
 async fn connect(database: &DatabaseConfig) -> Result<Client, DatabaseError> {
-    let tls = MakeRustlsConnect::new(database.tls.clone());
-    let connect = database.postgres.connect(tls);
-    let connect = Box::pin(async { connect.await.map_err(DatabaseError::from) });
-    let (client, connection) = with_timeout(CONNECT_TIMEOUT, connect).await?;
-    // Ends when the client is dropped. The client also reports the connection's errors.
-    tokio::spawn(connection);
-    with_timeout(CONNECT_TIMEOUT, reject_exempt_role(&client)).await?;
+    let connect = async { Ok(database.connect().await?) };
+    let (client, _) = with_timeout(database.connect_timeout, connect).await?;
+    with_timeout(CHECK_TIMEOUT, checks::check_role(&client)).await?;
     Ok(client)
-}
-
-/// Rejects a role that is exempt from row security. The error names the attribute.
-async fn reject_exempt_role(client: &Client) -> Result<(), DatabaseError> {
-    let sql = "SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user";
-    let role = client.query_one(sql, &[]).await?;
-    let problems = [
-        "DATABASE_URL connects as a superuser, and row security does not bind superusers: \
-         create a role for the service, as src/docs/postgres.md shows",
-        "DATABASE_URL connects as a role with BYPASSRLS, and row security does not bind it: \
-         create a role for the service, as src/docs/postgres.md shows",
-    ];
-    for (index, problem) in problems.into_iter().enumerate() {
-        if role.get(index) {
-            return Err(DatabaseError::Unusable(problem));
-        }
-    }
-    Ok(())
 }
 
 /// The number of migrations that the database has.
 async fn applied(client: &Client) -> Result<usize, DatabaseError> {
-    let sql = "SELECT to_regclass('schema_steps') IS NOT NULL";
-    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
-        return Ok(0);
+    let sql = "SELECT has_table_privilege(to_regclass('schema_steps'), 'SELECT')";
+    match client.query_typed_one(sql, &[]).await?.get(0) {
+        None => return Ok(0),
+        Some(true) => {}
+        Some(false) => {
+            let problem = "privileges are missing: GRANT SELECT ON schema_steps to the role";
+            return Err(DatabaseError::Unusable(problem.into()));
+        }
     }
     let sql = "SELECT coalesce(max(step), 0) FROM schema_steps";
-    let applied: i32 = client.query_one(sql, &[]).await?.get(0);
+    let applied: i32 = client.query_typed_one(sql, &[]).await?.get(0);
     Ok(usize::try_from(applied).unwrap_or(0))
 }
 
-async fn migrate(client: &Client) -> Result<(), DatabaseError> {
-    // Read committed: after waiting for the lock, this must see what the previous holder committed.
-    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-                 SET LOCAL lock_timeout = '30s'; SET LOCAL statement_timeout = 0";
-    client.batch_execute(begin).await?;
-    client.batch_execute(LOCK).await?;
-    client
-        .batch_execute(
-            "CREATE TABLE IF NOT EXISTS schema_steps (
-                 step integer PRIMARY KEY,
-                 applied_at timestamptz NOT NULL DEFAULT now()
-             )",
-        )
-        .await?;
-    // Another replica may have migrated while this one waited for the lock.
-    let applied = applied(client).await?;
-    for (step, sql) in (1_i32..).zip(MIGRATIONS).skip(applied) {
-        client.batch_execute(sql).await?;
-        client
-            .execute("INSERT INTO schema_steps (step) VALUES ($1)", &[&step])
-            .await?;
+async fn migrate(client: &Client, applied: usize) -> Result<(), DatabaseError> {
+    let sql = "SELECT quote_ident(current_schema())";
+    let schema: String = client.query_typed_one(sql, &[]).await?.get(0);
+    for (step, sql) in (1..).zip(MIGRATIONS).skip(applied) {
+        client.batch_execute(&migration(step, sql, &schema)).await?;
         tracing::info!(step, "applied database migration");
     }
-    client.batch_execute("COMMIT").await?;
     Ok(())
+}
+
+/// One statement that applies a migration, unless another replica has applied it. It is one
+/// transaction, also behind a connection pooler that does not permit others. Within it, statements
+/// are executed one by one, which a distributed database requires.
+fn migration(step: i32, sql: &str, schema: &str) -> String {
+    let mut block = format!(
+        "DO $migration$ BEGIN
+        PERFORM set_config('lock_timeout', '30s', true);
+        PERFORM pg_advisory_xact_lock({LOCK});
+        CREATE TABLE IF NOT EXISTS {schema}.schema_steps (
+            step integer PRIMARY KEY,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        );
+        IF EXISTS (SELECT FROM {schema}.schema_steps WHERE step = {step}) THEN RETURN; END IF;\n"
+    );
+    for statement in statements(sql) {
+        let statement = statement.replace("{schema}", schema);
+        // A write to memory does not fail.
+        let _ = writeln!(block, "EXECUTE $statement${statement}$statement$;");
+    }
+    block + &format!("INSERT INTO {schema}.schema_steps (step) VALUES ({step}); END $migration$")
+}
+
+/// The statements of a migration: empty lines separate them.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    let is_comment = |part: &str| part.lines().all(|line| line.starts_with("--"));
+    sql.split("\n\n").filter(move |part| !is_comment(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A statement ends with a semicolon, and only a function's body has others.
+    #[test]
+    fn empty_lines_separate_all_statements() {
+        for (sql, count) in MIGRATIONS.into_iter().zip([9, 7]) {
+            let statements: Vec<_> = statements(sql).collect();
+            assert_eq!(statements.len(), count);
+            for statement in statements {
+                let outside_bodies: String = statement.split("$$").step_by(2).collect();
+                assert!(statement.trim_end().ends_with(';'), "{statement}");
+                assert_eq!(outside_bodies.matches(';').count(), 1, "{statement}");
+            }
+        }
+    }
 }

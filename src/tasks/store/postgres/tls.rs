@@ -45,6 +45,37 @@ pub(super) fn client_config(roots: &Roots<'_>) -> Result<ClientConfig, TlsError>
     Ok(builder.with_no_client_auth())
 }
 
+/// A handshake error in words that name the remedy.
+pub(super) fn explain(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let problem = match error {
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "the server's certificate is for another name. The host in DATABASE_URL must be among \
+             its subject alternative names: a name in the CN alone does not count"
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate was issued by an unknown authority: set sslrootcert to the \
+             file with the authority's certificate"
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "the server's certificate has expired",
+        // The library has no variants for these two.
+        error if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the server's certificate is the certificate of an authority: issue one for the server, \
+             with CA:FALSE"
+        }
+        error if error.to_string().contains("UnsupportedCertVersion") => {
+            "the server's certificate has version 1: issue one of version 3, with the host as a \
+             subject alternative name"
+        }
+        error => return format!("TLS: {error}"),
+    };
+    format!("TLS: {problem}")
+}
+
 fn read_roots(file: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|_| TlsError::File)? {

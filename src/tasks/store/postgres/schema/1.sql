@@ -23,11 +23,15 @@ CREATE INDEX tasks_of_user ON tasks (tenant_id, user_id, id);
 -- The policies bind every role, including the owner, except superusers and roles with BYPASSRLS.
 -- After a transaction that set app.tenant, it is '' and not NULL. With nullif, both match no row.
 ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE tenants FORCE ROW LEVEL SECURITY;
+
 CREATE POLICY tenants_of_setting ON tenants
     USING (tenant_id = nullif(current_setting('app.tenant', true), '')::uuid);
 
 ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE tasks FORCE ROW LEVEL SECURITY;
+
 CREATE POLICY tasks_of_setting ON tasks
     USING (tenant_id = nullif(current_setting('app.tenant', true), '')::uuid);
