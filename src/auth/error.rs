@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
@@ -213,12 +212,6 @@ impl Unverified {
             escaped.push('…');
         }
         Self(escaped)
-    }
-
-    /// A JSON value, or "missing".
-    pub(super) fn value(value: Option<&Value>) -> Self {
-        let text = value.map_or_else(|| "missing".to_owned(), ToString::to_string);
-        Self::text(&text)
     }
 }
 

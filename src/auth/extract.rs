@@ -75,9 +75,7 @@ where
         let log = log.cloned().unwrap_or_default();
         let unverified_jwt = bearer_token(&parts.headers)?;
         let verifier = Arc::<Verifier>::from_ref(state);
-        let principal = verifier.verify(unverified_jwt, &log).await?;
-        verifier.check_rate_limit(principal.tenant())?;
-        Ok(principal)
+        verifier.verify(unverified_jwt, &log).await
     }
 }
 

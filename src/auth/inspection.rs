@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -58,9 +57,9 @@ impl Verifier {
         let is_id_token = payload.is_some_and(|claims| is_id_token(claims, spa_client_id));
         let advice = error.and_then(|error| self.advice(error, payload, is_id_token));
         let claims = CLAIMS.iter().copied();
-        let claims = claims.filter_map(|name| Some((name, display(name, payload?.value(name)?))));
-        let key_id = header.as_ref().and_then(|header| header.value("kid"));
-        let key_id = key_id.map(|key_id| ("kid", display("kid", key_id)));
+        let claims = claims.filter_map(|name| Some((name, display(payload?, name)?)));
+        let key_id = header.as_ref().and_then(|header| display(header, "kid"));
+        let key_id = key_id.map(|key_id| ("kid", key_id));
         let unverified_claims = claims.chain(key_id).collect();
         Inspection {
             outcome,
@@ -127,7 +126,7 @@ impl Verifier {
                  the token encryption key from its registration."
             }
             InvalidToken::MissingTenant | InvalidToken::Issuer { .. }
-                if issuer.is_some_and(|issuer| {
+                if issuer.as_ref().is_some_and(|issuer| {
                     EXTERNAL_USERS.iter().any(|host| issuer.contains(host))
                 }) =>
             {
@@ -135,7 +134,7 @@ impl Verifier {
             }
             InvalidToken::Audience { .. } => {
                 let audience = audience?;
-                if MICROSOFT_GRAPH.contains(&audience) {
+                if MICROSOFT_GRAPH.contains(&&*audience) {
                     let api = self.expectations.app_id_uri();
                     return Some(format!(
                         "It is for Microsoft Graph. The app must request a scope of {api}."
@@ -174,18 +173,18 @@ impl Verifier {
 fn is_id_token(claims: &Members, spa_client_id: Option<Uuid>) -> bool {
     let audience = claims.string("aud").and_then(|aud| aud.parse().ok());
     let is_for_spa = audience.is_some() && audience == spa_client_id;
-    is_for_spa || (claims.value("nonce").is_some() && claims.value("scp").is_none())
+    is_for_spa || (claims.has("nonce") && !claims.has("scp"))
 }
 
 /// A claim for display: texts without quotes, times in RFC 3339 form.
-fn display(name: &str, value: &Value) -> Unverified {
+fn display(claims: &Members, name: &str) -> Option<Unverified> {
     if matches!(name, "iat" | "nbf" | "exp")
-        && let Some(Ok(time)) = value.as_f64().map(Duration::try_from_secs_f64)
+        && let Some(Ok(time)) = claims.get(name).map(Duration::try_from_secs_f64)
     {
-        return Unverified::text(&Timestamp(time).to_string());
+        return Some(Unverified::text(&Timestamp(time).to_string()));
     }
-    match value {
-        Value::String(text) => Unverified::text(text),
-        value => Unverified::value(Some(value)),
+    match claims.string(name) {
+        Some(text) => Some(Unverified::text(&text)),
+        None => claims.has(name).then(|| claims.evidence(name)),
     }
 }

@@ -49,7 +49,7 @@ impl Principal {
             Some(required) if !scopes.split(' ').any(|scope| scope == required) => {
                 return Err(AuthError::MissingScope {
                     required: required.to_owned(),
-                    held: scopes.to_owned(),
+                    held: scopes,
                 });
             }
             None if scopes.is_empty() => return Err(AuthError::AppOnly),
@@ -58,17 +58,19 @@ impl Principal {
         let email = EMAIL_CLAIMS.iter().find_map(|name| claims.text(name));
         // The sign-in name of a guest is rewritten, such as ada_contoso.com#EXT#@fabrikam.com.
         let email = match email {
-            Some(rewritten) if rewritten.contains('#') => claims.text("email").or(email),
+            Some(rewritten) if rewritten.contains('#') => {
+                Some(claims.text("email").unwrap_or(rewritten))
+            }
             email => email,
         };
         Ok(Self(Arc::new(Identity {
             user,
-            name: claims.text("name").unwrap_or("Unknown").to_owned(),
-            email: email.unwrap_or_default().to_owned(),
+            name: claims.text("name").unwrap_or_else(|| "Unknown".to_owned()),
+            email: email.unwrap_or_default(),
             tenant: claims.tenant()?,
             permissions: Permissions::of(&roles),
             roles,
-            scopes: scopes.to_owned(),
+            scopes,
         })))
     }
 

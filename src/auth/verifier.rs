@@ -22,7 +22,7 @@ use super::{
     tenants::Access,
     token::{
         UnverifiedToken,
-        cache::{TokenDigest, VerifiedToken, VerifiedTokens},
+        cache::{VerifiedToken, VerifiedTokens},
         claims::Expectations,
     },
 };
@@ -95,10 +95,10 @@ impl Verifier {
         unverified_jwt: &str,
         log: &RequestLog,
     ) -> Result<Principal, AuthError> {
-        let digest = TokenDigest::of(unverified_jwt);
-        if let Some(principal) = self.cached(&digest) {
+        if let Some(principal) = self.cached(unverified_jwt) {
             self.verified.count_hit();
             log.record_owner(principal.owner());
+            self.check_rate_limit(principal.tenant())?;
             return Ok(principal);
         }
         self.verified.count_miss();
@@ -120,12 +120,17 @@ impl Verifier {
 
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
+        let user = signed_claims.user();
+        if let Ok(user) = user {
+            log.record_owner(Owner { tenant, user });
+        }
+        // Before the other checks: a tenant's tokens without scope or role count, too.
+        self.check_rate_limit(tenant)?;
         let now = self.clock.since_epoch();
         let validity = self
             .expectations
             .check(signed_claims.claims(), tenant, now)?;
-        let user = signed_claims.user()?;
-        log.record_owner(Owner { tenant, user });
+        user?;
         let principal = Principal::from_claims(&signed_claims, self.required_scope.as_deref())?;
         let verified = VerifiedToken {
             principal: principal.clone(),
@@ -134,12 +139,12 @@ impl Verifier {
             key: Arc::clone(&found.key),
         };
         self.keys.promote(tenant, found);
-        self.verified.insert(digest, verified);
+        self.verified.insert(unverified_jwt, verified);
         Ok(principal)
     }
 
     /// Counts a request of the tenant. Rejects it if the tenant exceeds its rate limit.
-    pub(super) fn check_rate_limit(&self, tenant: TenantId) -> Result<(), AuthError> {
+    fn check_rate_limit(&self, tenant: TenantId) -> Result<(), AuthError> {
         let Some(limits) = &self.rate_limits else {
             return Ok(());
         };
@@ -151,8 +156,8 @@ impl Verifier {
     }
 
     /// The principal of a cached token, if its time, tenant and key are still accepted.
-    fn cached(&self, digest: &TokenDigest) -> Option<Principal> {
-        let token = self.verified.get(digest)?;
+    fn cached(&self, unverified_jwt: &str) -> Option<Principal> {
+        let token = self.verified.get(unverified_jwt)?;
         let tenant = token.principal.tenant();
         if !token.validity.includes(self.clock.since_epoch()) {
             return None;

@@ -5,13 +5,18 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::{Command, Stdio},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use tenant_tasks::{
     config::Config,
     tasks::{StoreError, store::Tasks},
 };
+
+use tokio_postgres::Client;
 
 use crate::support::{
     app::settings,
@@ -45,20 +50,14 @@ async fn open(url: &str) -> Result<Tasks, StoreError> {
     tasks.readiness().await.map(|()| tasks)
 }
 
-#[tokio::test]
-async fn server_certificate_is_verified_as_sslmode_requires() {
-    // Ends the process if there is no PostgreSQL server to test with.
-    drop(Database::create().await);
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let certificates = tempfile::tempdir().unwrap();
-    write_certificates(certificates.path());
+/// Starts a server with `server.pem` and `server.key`. Returns it, a superuser's connection and its port.
+async fn start_with_tls(certificates: &Path) -> Option<(ThrowAway, Client, u16)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let server = ThrowAway::start_with(|folder| {
         for file in ["server.pem", "server.key"] {
-            fs::copy(certificates.path().join(file), folder.join(file)).unwrap();
+            fs::copy(certificates.join(file), folder.join(file)).unwrap();
         }
         let file = |name: &str| folder.join(name).display().to_string();
         vec![
@@ -70,18 +69,106 @@ async fn server_certificate_is_verified_as_sslmode_requires() {
         ]
     });
     let Some(server) = server else {
-        return say_left_out("TLS to the database: PostgreSQL's programs are not on this machine");
+        say_left_out("TLS to the database: PostgreSQL's programs are not on this machine");
+        return None;
     };
     let client = connect(&server.url("postgres", "postgres")).await;
-    client
-        .batch_execute("CREATE ROLE tasks LOGIN PASSWORD 'tasks'")
-        .await
-        .unwrap();
-    client
-        .batch_execute("CREATE DATABASE tasks OWNER tasks")
-        .await
-        .unwrap();
+    for sql in [
+        "CREATE ROLE tasks LOGIN PASSWORD 'tasks'",
+        "CREATE DATABASE tasks OWNER tasks",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    Some((server, client, port))
+}
 
+/// Writes a self-signed certificate for the server, which is its own root.
+fn write_self_signed(folder: &Path, names: Vec<String>, is_ca: bool) {
+    let mut certificate = CertificateParams::new(names).unwrap();
+    if is_ca {
+        certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "localhost");
+    certificate.distinguished_name = name;
+    let key = KeyPair::generate().unwrap();
+    let certificate = certificate.self_signed(&key).unwrap();
+    for file in ["root.pem", "server.pem"] {
+        fs::write(folder.join(file), certificate.pem()).unwrap();
+    }
+    fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
+    fs::set_permissions(folder.join("server.key"), Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Writes `root.pem`, `server.pem` and `server.key` to a folder.
+type WriteFiles = fn(&Path);
+
+#[tokio::test]
+async fn certificate_problems_are_explained() {
+    drop(Database::create().await);
+    let cases: [(WriteFiles, &str); 4] = [
+        (
+            |folder| write_self_signed(folder, vec!["localhost".to_owned()], true),
+            "is the certificate of an authority",
+        ),
+        (
+            |folder| write_self_signed(folder, vec![], false),
+            "a name in the CN alone does not count",
+        ),
+        (
+            |folder| write_self_signed(folder, vec!["db.example".to_owned()], false),
+            "is for another name",
+        ),
+        (write_version_1, "has version 1"),
+    ];
+    for (write, explanation) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path());
+        let Some((_server, _client, port)) = start_with_tls(folder.path()).await else {
+            return;
+        };
+        let root = folder.path().join("root.pem");
+        let url = format!(
+            "postgres://tasks:tasks@localhost:{port}/tasks?sslmode=verify-full&sslrootcert={}",
+            root.display()
+        );
+        let text = explain(&open(&url).await.map(drop).unwrap_err());
+        assert!(text.contains(explanation), "{text}");
+    }
+}
+
+/// Certificates of version 1 have no extensions. rcgen cannot write them.
+fn write_version_1(folder: &Path) {
+    write_self_signed(folder, vec!["localhost".to_owned()], true);
+    let script = "
+        openssl req -new -key server.key -subj /CN=localhost -out server.csr
+        openssl x509 -req -in server.csr -CA root.pem -CAkey server.key -days 1 -out server.pem";
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]).current_dir(folder);
+    let status = command.stderr(Stdio::null()).status().unwrap();
+    assert!(status.success());
+}
+
+/// The error with its causes.
+fn explain(error: &StoreError) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        texts.push(error.to_string());
+        source = error.source();
+    }
+    texts.join(": ")
+}
+
+#[tokio::test]
+async fn server_certificate_is_verified_as_sslmode_requires() {
+    // Ends the process if there is no PostgreSQL server to test with.
+    drop(Database::create().await);
+    let certificates = tempfile::tempdir().unwrap();
+    write_certificates(certificates.path());
+    let Some((_server, client, port)) = start_with_tls(certificates.path()).await else {
+        return;
+    };
     let root = format!(
         "&sslrootcert={}",
         certificates.path().join("root.pem").display()
@@ -109,6 +196,10 @@ async fn server_certificate_is_verified_as_sslmode_requires() {
         let result = open(&url).await;
         let error = result.as_ref().err();
         assert_eq!(error.is_none(), is_encrypted.is_some(), "{name}: {error:?}");
+        if let Some(error) = error.filter(|_| root_option == no_root) {
+            let text = explain(error);
+            assert!(text.contains("by an unknown authority"), "{text}");
+        }
         let sql = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = $1";
         let connections = client.query(sql, &[&application]).await.unwrap();
         let found = connections

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::json::{Members, Names};
@@ -86,17 +85,17 @@ impl Expectations {
         tenant: TenantId,
         now: Duration,
     ) -> Result<Validity, InvalidToken> {
-        let expected = match claims.0.string("ver") {
+        let expected = match claims.0.string("ver").as_deref() {
             Some("1.0") => self.authority.v1_issuer(tenant),
             Some("2.0") => self.authority.v2_issuer(tenant),
             Some(_) | None => return Err(claims.invalid("ver", "\"1.0\" or \"2.0\"")),
         };
-        if claims.0.string("iss") != Some(&expected) {
+        if claims.0.string("iss").as_deref() != Some(&*expected) {
             let found = claims.0.evidence("iss");
             return Err(InvalidToken::Issuer { found, expected });
         }
         let is_this_api = claims.0.string("aud").is_some_and(|audience| {
-            let app_id_uri = audience.strip_suffix('/').unwrap_or(audience);
+            let app_id_uri = audience.strip_suffix('/').unwrap_or(&audience);
             audience == self.client_id || app_id_uri == self.app_id_uri
         });
         if !is_this_api {
@@ -145,19 +144,18 @@ impl Claims {
 
     /// `tid`: the tenant that the token was issued in.
     pub(crate) fn tenant(&self) -> Result<TenantId, InvalidToken> {
-        match self.0.value("tid") {
-            None | Some(Value::Null) => Err(InvalidToken::MissingTenant),
-            Some(Value::String(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
-            Some(tid) => {
-                let tenant = tid.as_str().and_then(|tid| tid.parse().ok());
-                tenant.ok_or_else(|| InvalidToken::MalformedTenant(self.0.evidence("tid")))
-            }
+        let tid = self.0.string("tid");
+        let is_null = self.0.get::<()>("tid").is_some();
+        if !self.0.has("tid") || is_null || tid.as_deref() == Some("") {
+            return Err(InvalidToken::MissingTenant);
         }
+        let tenant = tid.and_then(|tid| tid.parse().ok());
+        tenant.ok_or_else(|| InvalidToken::MalformedTenant(self.0.evidence("tid")))
     }
 
     /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
     fn time(&self, name: &'static str) -> Result<f64, InvalidToken> {
-        let time = self.0.number(name);
+        let time = self.0.get(name);
         time.ok_or_else(|| self.invalid(name, "a number of seconds"))
     }
 
@@ -197,33 +195,34 @@ impl SignedClaims {
 
     /// `roles`: the app roles that the tenant assigned to the user. Empty without this claim.
     pub(crate) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
-        let Some(value) = self.members().value("roles") else {
+        if !self.members().has("roles") {
             return Ok(Vec::new());
-        };
-        let roles = value.as_array().and_then(|roles| {
-            let roles = roles.iter().map(|role| role.as_str().map(str::to_owned));
-            roles.collect::<Option<Vec<_>>>()
-        });
+        }
+        let roles = self.members().get("roles");
         roles.ok_or_else(|| self.0.invalid("roles", "a list of strings"))
     }
 
     /// `scp`: the scopes granted to the app, separated by spaces. Only user tokens have it.
-    pub(crate) fn scopes(&self) -> Result<Option<&str>, InvalidToken> {
-        match self.members().value("scp") {
-            Some(Value::String(scopes)) => Ok(Some(scopes)),
-            Some(_) => Err(self.0.invalid("scp", "a string")),
-            None => Ok(None),
+    pub(crate) fn scopes(&self) -> Result<Option<String>, InvalidToken> {
+        if !self.members().has("scp") {
+            return Ok(None);
+        }
+        match self.members().get("scp") {
+            Some(scopes) => Ok(Some(scopes)),
+            None => Err(self.0.invalid("scp", "a string")),
         }
     }
 
     /// Whether `idtyp` marks an app's own token. The claim is optional: its absence proves nothing.
     pub(crate) fn is_app_only(&self) -> bool {
-        self.members().string("idtyp") == Some("app")
+        self.members().string("idtyp").as_deref() == Some("app")
     }
 
     /// A claim for display only; `None` if it is empty or not a string.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.members().string(name).filter(|text| !text.is_empty())
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.members()
+            .get(name)
+            .filter(|text: &String| !text.is_empty())
     }
 
     fn members(&self) -> &Members {

@@ -54,12 +54,12 @@ impl<'a> UnverifiedToken<'a> {
         let Some((header, payload)) = message.split_once('.') else {
             return Err(wrong_segments(unverified_jwt));
         };
-        let header = Members::parse(&decode(header, "header")?, HEADER, "header")?;
+        let header = Members::parse(decode(header, "header")?, HEADER, "header")?;
         let unverified_key_id = parse_header(&header)?;
         if payload.contains('.') {
             return Err(wrong_segments(unverified_jwt));
         }
-        let payload = Members::parse(&decode(payload, "payload")?, CLAIMS, "payload")?;
+        let payload = Members::parse(decode(payload, "payload")?, CLAIMS, "payload")?;
         decode(signature, "signature")?;
         Ok(Self {
             message,
@@ -95,7 +95,7 @@ pub(super) fn unverified_members(
     let mut segments = unverified_jwt.split('.');
     let mut parse = |segment, names| {
         let json = decode(segments.next()?, segment).ok()?;
-        Members::parse(&json, names, segment).ok()
+        Members::parse(json, names, segment).ok()
     };
     (parse("header", &["kid"]), parse("payload", claims))
 }
@@ -121,13 +121,13 @@ fn decode(text: &str, segment: &'static str) -> Result<Vec<u8>, InvalidToken> {
 }
 
 fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {
-    if header.string("alg") != Some("RS256") {
+    if header.string("alg").as_deref() != Some("RS256") {
         return Err(InvalidToken::Algorithm(header.evidence("alg")));
     }
     let mut unsupported = UNSUPPORTED.into_iter();
-    if let Some(name) = unsupported.find(|name| header.value(name).is_some()) {
+    if let Some(name) = unsupported.find(|name| header.has(name)) {
         return Err(InvalidToken::UnsupportedHeader(name));
     }
-    let key_id = header.string("kid").and_then(KeyId::parse);
+    let key_id = header.string("kid").and_then(|kid| KeyId::parse(&kid));
     key_id.ok_or_else(|| InvalidToken::KeyId(header.evidence("kid")))
 }

@@ -16,7 +16,7 @@ const CLAIM: &str = "Token lacks a required claim or has one of the wrong type";
 pub(crate) type Edit = fn(Token) -> String;
 
 /// Differences from Entra's usual tokens that do not make a token invalid.
-pub(crate) const HARMLESS: [(&str, Edit); 13] = [
+pub(crate) const HARMLESS: [(&str, Edit); 14] = [
     ("no typ", |token| token.without_header("typ").sign()),
     ("another typ", |token| {
         token.with_header("typ", "at+jwt").sign()
@@ -53,6 +53,9 @@ pub(crate) const HARMLESS: [(&str, Edit); 13] = [
     }),
     ("a lone surrogate in an unread name", |token| {
         with_text(&token, r#""\udfff":1,"caf\u00e9":{"tid":"x"}"#)
+    }),
+    ("a lone surrogate in the name", |token| {
+        with_text(&token.without("name"), r#""name":"\ud800""#)
     }),
     ("an unread claim nested deep", |token| {
         let deep = format!(r#""x":{}{}"#, "[".repeat(5000), "]".repeat(5000));
@@ -106,12 +109,16 @@ pub(crate) const BROKEN: &[(&str, &str, Edit)] = &[
     ("claims that are not an object", MALFORMED, |token| {
         token.sign_texts(&token.header_text(), "\"tid\"")
     }),
-    ("a claim nested too deep", MALFORMED, |token| {
-        let deep = format!(r#""name":{}{}"#, "[".repeat(5000), "]".repeat(5000));
-        with_text(&token.without("name"), &deep)
-    }),
-    ("a lone surrogate in a claim", MALFORMED, |token| {
-        with_text(&token.without("name"), r#""name":"\ud800""#)
+    (
+        "a tenant ID nested deep",
+        "Token tenant ID (tid) claim is not a GUID",
+        |token| {
+            let deep = format!(r#""tid":{}{}"#, "[".repeat(5000), "]".repeat(5000));
+            with_text(&token.without("tid"), &deep)
+        },
+    ),
+    ("a lone surrogate in the user ID", CLAIM, |token| {
+        with_text(&token.without("oid"), r#""oid":"\ud800""#)
     }),
     ("a claim twice", MALFORMED, |token| {
         with_text(&token, r#""tid":"x""#)

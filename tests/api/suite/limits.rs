@@ -94,6 +94,27 @@ async fn rate_limit_applies_to_each_tenant_separately() {
 }
 
 #[tokio::test]
+async fn rate_limit_counts_verified_tokens_that_are_rejected() {
+    let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
+    let token = app
+        .entra
+        .v1(CONTOSO, EDITOR)
+        .with("scp", "User.Read")
+        .sign();
+    let forged = format!("{}A", &token[..token.len() - 1]);
+    for _ in 0..10 {
+        // Its tenant is not verified.
+        assert_eq!(app.me(&forged).await.status, StatusCode::UNAUTHORIZED);
+    }
+    for _ in 0..5 {
+        assert_eq!(app.me(&token).await.status, StatusCode::FORBIDDEN);
+    }
+    assert_eq!(app.me(&token).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let valid = app.entra.v1(CONTOSO, EDITOR).sign();
+    assert_eq!(app.me(&valid).await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
 async fn no_rate_limit_applies_by_default() {
     let app = TestApp::start().await;
     for _ in 0..200 {

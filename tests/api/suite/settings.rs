@@ -112,6 +112,30 @@ const INVALID: &[(&str, &str)] = &[
 ];
 
 #[test]
+fn database_url_errors_name_parameter_and_encoding() {
+    for (url, text) in [
+        ("postgres://user:a@b@db/tasks", "@ as %40"),
+        ("postgres://user:a?b@db/tasks", "@ as %40"),
+        (
+            "postgres://u@db/tasks?gssencmode=disable",
+            "the parameter gssencmode,",
+        ),
+        ("postgres://u@db/tasks?sslcert=x", "the parameter sslcert,"),
+        (
+            "postgres://u@db/tasks?pgbouncer=true",
+            "the parameter pgbouncer,",
+        ),
+    ] {
+        let error = Config::parse(&settings(AUTHORITY, &[("DATABASE_URL", url)]));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.starts_with("DATABASE_URL ") && error.contains(text),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn invalid_setting_is_named_without_its_value() {
     assert!(Config::parse(&settings(AUTHORITY, &[])).is_ok());
     for &(variable, value) in INVALID {

@@ -125,6 +125,11 @@ impl FromStr for DatabaseConfig {
         let url = format!("{address}?{}", query.replace('+', "%20"));
         let mut postgres: tokio_postgres::Config =
             url.parse().map_err(|_| DatabaseUrlError::Malformed)?;
+        // Part of a password with an unencoded `@`.
+        let is_cut = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if postgres.get_hosts().iter().any(is_cut) {
+            return Err(DatabaseUrlError::Malformed);
+        }
         if postgres.get_hosts().is_empty() || postgres.get_user().is_none_or(str::is_empty) {
             return Err(DatabaseUrlError::Incomplete);
         }
