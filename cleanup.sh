@@ -85,13 +85,14 @@ find_mark() {
 }
 
 # Writes `path<tab>label` of each existing object to $WORK/alive, and `id<tab>label` of each object to purge to
-# $WORK/purge. Registrations are purged last: after an interruption, the next run finds service principals by them.
-# Sets GRAPH_RESPONSE.
+# $WORK/purge. Names can contain line breaks and tabs, which @tsv escapes. Registrations are purged last: after an
+# interruption, the next run finds service principals by them. Sets GRAPH_RESPONSE.
 find_objects() {
-  local role kind deleted_apps marked clients=''
+  local role kind deleted_apps marked client
   : >"$WORK/alive"
   : >"$WORK/purge"
   : >"$WORK/purge-last"
+  : >"$WORK/clients"
   graph_list "/directory/deletedItems/microsoft.graph.application?\$select=id,appId,uniqueName,displayName"
   deleted_apps=$GRAPH_RESPONSE
   for role in $(role_names); do
@@ -102,41 +103,45 @@ find_objects() {
   for kind in spa api; do
     if find_application '' "$MARK.$kind"; then
       list_alive applications 'the registration' displayName purge-last
-      clients="$clients $(jq -r '.appId' <<<"$GRAPH_RESPONSE")"
+      client=$(guid_of appId <<<"$GRAPH_RESPONSE")
+      jq '.appId' <<<"$GRAPH_RESPONSE" >>"$WORK/clients"
       # Deleting the application also deletes its service principal, but purging does not include it.
-      if graph_read "/servicePrincipals(appId='${clients##* }')?\$select=id,displayName"; then
+      if graph_read "/servicePrincipals(appId='$client')?\$select=id,displayName"; then
         list_purge 'the service principal of' displayName purge <<<"$GRAPH_RESPONSE"
       fi
     fi
     marked=$(jq -c --arg mark "$MARK.$kind" '.[] | select(.uniqueName == $mark)' <<<"$deleted_apps")
     list_purge 'the registration' displayName purge-last <<<"$marked"
-    clients="$clients $(jq -rs 'map(.appId) | join(" ")' <<<"$marked")"
+    jq '.appId' <<<"$marked" >>"$WORK/clients"
   done
   graph_list "/directory/deletedItems/microsoft.graph.user?\$select=id,userPrincipalName,department"
   jq -c --arg mark "$MARK" '.[] | select(.department == $mark)' <<<"$GRAPH_RESPONSE" |
     list_purge 'the user' userPrincipalName purge
   graph_list "/directory/deletedItems/microsoft.graph.servicePrincipal?\$select=id,appId,displayName"
-  jq -c --arg clients "$clients" '.[] | select(.appId as $id | any($clients | split(" ")[]; . == $id))' \
+  jq -c --slurpfile clients "$WORK/clients" '.[] | select(.appId as $id | any($clients[]; . == $id))' \
     <<<"$GRAPH_RESPONSE" | list_purge 'the service principal of' displayName purge
   cat "$WORK/purge-last" >>"$WORK/purge"
 }
 
 # list_alive COLLECTION TYPE NAME_FIELD PURGE_FILE: adds the object in GRAPH_RESPONSE to both lists.
 list_alive() {
-  jq -r --arg path "/$1" --arg type "$2" --arg name "$3" '"\($path)/\(.id)\t\($type) \(.[$name])"' \
+  jq -r --arg path "/$1" --arg type "$2" --arg name "$3" '["\($path)/\(.id)", "\($type) \(.[$name])"] | @tsv' \
     <<<"$GRAPH_RESPONSE" >>"$WORK/alive"
   list_purge "$2" "$3" "$4" <<<"$GRAPH_RESPONSE"
 }
 
 # list_purge TYPE NAME_FIELD PURGE_FILE: adds the objects on standard input.
 list_purge() {
-  jq -r --arg type "$1" --arg name "$2" 'select(.id != null) | "\(.id)\t\($type) \(.[$name])"' >>"$WORK/$3"
+  jq -r --arg type "$1" --arg name "$2" 'select(.id != null) | [.id, "\($type) \(.[$name])"] | @tsv' >>"$WORK/$3"
 }
 
 confirm() {
-  local answer
+  local label answer
   say 'These objects have the mark of setup.sh and will be deleted permanently:'
-  cut -f 2 "$WORK/alive" "$WORK/purge" | sort -u | sed 's/^/  /'
+  # In other locales, sort -u can drop one of two different names.
+  cut -f 2 "$WORK/alive" "$WORK/purge" | LC_ALL=C sort -u | while IFS= read -r label; do
+    say "  $label"
+  done
   [[ -z $YES && -z $DRY_RUN ]] || return 0
   [[ -t 0 ]] || die 'cannot ask for confirmation: standard input is not a terminal. Add --yes. Nothing was changed.'
   read -r -p 'Continue? [y/N] ' answer
@@ -180,7 +185,7 @@ clean_env() {
   [[ -n $(env_note "$ENV_MARK") ]] || return 0
   tenants=$(env_setting ALLOWED_TENANT_IDS inside || true)
   kept=$(
-    [[ -z $tenants || $tenants == "$TENANT_ID" ]] || say "ALLOWED_TENANT_IDS=$tenants"
+    [[ -z $tenants || $tenants == "$TENANT_ID" ]] || printf '%s\n' "ALLOWED_TENANT_IDS=$tenants"
     env_operator_lines
   )
   if [[ -n $DRY_RUN ]]; then

@@ -146,7 +146,7 @@ register_api() {
     create_application "register the API $API_NAME" "$MARK.api" "$missing"
     API=$GRAPH_RESPONSE
   fi
-  API_ID=$(jq -r '.appId' <<<"$API")
+  API_ID=$(guid_of appId <<<"$API")
 }
 
 # Sets SPA and SPA_ID.
@@ -159,7 +159,7 @@ register_spa() {
   else
     update_application "the single-page app $SPA_NAME" "$SPA" "$missing"
   fi
-  SPA_ID=$(jq -r '.appId' <<<"$SPA")
+  SPA_ID=$(guid_of appId <<<"$SPA")
 }
 
 # Adds the identifier URI and the single-page app to the API's registration, so that one consent covers both apps.
@@ -190,11 +190,13 @@ create_application() {
 
 # update_application LABEL REGISTRATION MISSING
 update_application() {
+  local id
+  id=$(guid_of id <<<"$2")
   if [[ $3 == '{}' ]]; then
     say "up to date: $1"
   else
     graph_write "update $1 ($(jq -r 'keys | join(", ")' <<<"$3"))" \
-      patch "/applications/$(jq -r '.id' <<<"$2")" "$3"
+      patch "/applications/$id" "$3"
   fi
 }
 
@@ -202,7 +204,7 @@ update_application() {
 create_principals() {
   ensure_principal "$SPA_ID" "$SPA_NAME"
   ensure_principal "$API_ID" "$API_NAME"
-  API_PRINCIPAL=$(jq -r '.id' <<<"$GRAPH_RESPONSE")
+  API_PRINCIPAL=$(guid_of id <<<"$GRAPH_RESPONSE")
 }
 
 # ensure_principal CLIENT_ID NAME: sets GRAPH_RESPONSE to the service principal. Users are assigned roles on it.
@@ -242,14 +244,15 @@ ensure_user() {
      passwordProfile: {password: ., forceChangePasswordNextSignIn: false}}' <<<"$PASSWORD")
   if ! find_user "$upn"; then
     if graph_write "create the user $upn" post /users "$body"; then
-      USER_ID=$(jq -r '.id' <<<"$GRAPH_RESPONSE")
+      USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
     else
       # An attempt whose response was lost, or an earlier run, created the user.
       graph_wait_for "$(user_path "$upn")"
       set_password "$upn" "$body"
     fi
   elif [[ " $(env_note "$ENV_USERS") " == *" $upn "* ]]; then
-    USER_ID=$(jq -r '.id' <<<"$GRAPH_RESPONSE") note='(password printed by an earlier run)'
+    USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
+    note='(password printed by an earlier run)'
     say "up to date: the user $upn"
   else
     set_password "$upn" "$body"
@@ -261,7 +264,7 @@ ensure_user() {
 # set_password UPN BODY: replaces a password that was never printed. Reads the user from GRAPH_RESPONSE, sets USER_ID.
 set_password() {
   has_user_mark || die "the user $1 was not created by setup.sh"
-  USER_ID=$(jq -r '.id' <<<"$GRAPH_RESPONSE")
+  USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
   graph_write "set a password for the user $1" patch "/users/$USER_ID" "$(jq -c '{passwordProfile}' <<<"$2")"
 }
 
@@ -303,8 +306,7 @@ write_env() {
 
 env_block() {
   local name value printed=${PRINTED_USERS:-$(env_note "$ENV_USERS")}
-  say "$ENV_BEGIN"
-  say "$ENV_MARK$MARK"
+  printf '%s\n' "$ENV_BEGIN" "$ENV_MARK$MARK"
   for name in $ENV_NAMES; do
     case $name in
       AZURE_API_CLIENT_ID) value=$API_ID ;;
@@ -319,14 +321,14 @@ env_block() {
         if env_setting "$name" outside >/dev/null; then
           continue
         fi
-        value=$(env_setting "$name" inside || say "$TENANT_ID")
+        value=$(env_setting "$name" inside || printf '%s\n' "$TENANT_ID")
         ;;
     esac
-    say "$name=$value"
+    printf '%s\n' "$name=$value"
   done
   env_operator_lines
-  [[ -z $printed ]] || say "$ENV_USERS${printed# }"
-  say "$ENV_END"
+  [[ -z $printed ]] || printf '%s\n' "$ENV_USERS${printed# }"
+  printf '%s\n' "$ENV_END"
 }
 
 print_summary() {
@@ -344,7 +346,7 @@ To add another tenant:
      $AUTHORITY/organizations/adminconsent?client_id=$SPA_ID
      The page that follows does not have to load. Its address ends in tenant= and the tenant ID.
   2. Allow the tenant: cargo run --release -- tenants add TENANT_ID. A running service reloads the list.
-  3. Its administrator assigns roles to users: Entra admin center, Enterprise applications, $API_NAME,
+  3. Its administrator assigns roles to users: Entra admin center, Enterprise applications, $(say "$API_NAME"),
      Users and groups. Role assignments in your tenant do not apply there.
 
 $ENV_FILE contains the settings of the service. Start the service: cargo run --release

@@ -18,8 +18,10 @@ DRY_RUN=''        # if not empty, writes are printed and not sent
 # The ID of an object that a dry run did not create. It is never looked up.
 PLACEHOLDER_ID=00000000-0000-0000-0000-000000000000
 
-# A regular expression for an ID of Graph.
+# Regular expressions: an ID of Graph, and the paths of DELETE requests. The scripts delete only applications and
+# users, and purge deleted objects.
 GUID='[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}'
+DELETE_PATH="^/(applications|users|directory/deletedItems)/$GUID\$"
 
 # say TEXT: prints one line. The text can contain names and messages from Graph. Line breaks, control characters and
 # invisible format characters are replaced, because they can change what the terminal shows.
@@ -111,8 +113,7 @@ graph_write() {
 # graph_once METHOD PATH [BODY [HEADER]]: makes one call without a retry. Sets GRAPH_RESPONSE and GRAPH_ERROR.
 graph_once() {
   local method=$1 uri=$2 body=${3-} header=${4-} error
-  # The scripts delete only applications and users, and purge deleted objects. Each path ends with the ID.
-  [[ $method != delete || $uri =~ ^/(applications|users|directory/deletedItems)/$GUID$ ]] ||
+  [[ $method != delete || $uri =~ $DELETE_PATH ]] ||
     die "not deleted: $uri is not the path of an application, a user or a deleted object"
   case $uri in /*) uri=$GRAPH$uri ;; esac
   set -- --method "$method" --uri "$uri" --output json --only-show-errors
