@@ -7,18 +7,21 @@
 )]
 
 use std::{
+    io::{Read, Write},
+    net::TcpListener,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use axum::http::{Method, StatusCode};
-use tenant_tasks::clock::SystemClock;
+use tenant_tasks::{clock::SystemClock, config::Config, tasks::store::Tasks};
 
 use crate::{
     suite::commands::run,
     suite::service::Service,
     support::{
-        app::{Answer, TestApp, answer, listen},
+        app::{Answer, TestApp, answer, listen, settings},
         entra::MockEntra,
         postgres::{self, Database},
         proxy::{Fault, Proxy},
@@ -517,4 +520,73 @@ async fn write_without_reply_is_never_partially_applied() {
         "{applied} applied, {not_applied} not"
     );
     assert_eq!(create("last").await, StatusCode::OK);
+}
+
+/// A session's time limit holds only if the session belongs to one client.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_time_limit_of_shared_sessions_is_noted() {
+    let app = TestApp::start().await;
+    let database = app.database.as_ref().unwrap();
+    let settings = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_AUTHORITY_HOST", &*app.entra.authority),
+        ("ALLOWED_TENANT_IDS", CONTOSO.id),
+        ("DATABASE_URL", &*database.url()),
+    ];
+    let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+    let note =
+        "note      a connection pooler shares sessions, and the role has no statement_timeout";
+    assert_eq!(
+        stdout.contains(note),
+        postgres::are_sessions_shared(),
+        "{stdout}"
+    );
+    assert_eq!(code, Some(0));
+}
+
+/// Responds to every login with this error.
+fn server_that_rejects(code: &'static str, message: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap();
+            let head = [&b"E"[..], &length.to_be_bytes()].concat();
+            let _ = stream.write_all(&[&head, fields.as_bytes()].concat());
+        }
+    });
+    port
+}
+
+/// A pooler reports everything with the code 08P01. A wrong password is not an outage.
+#[tokio::test]
+async fn wrong_password_behind_a_pooler_stops_the_start() {
+    drop(Database::create().await);
+    for (code, message, is_rejected) in [
+        (
+            "28P01",
+            "password authentication failed for user \"x\"",
+            true,
+        ),
+        ("08P01", "password authentication failed", true),
+        ("08P01", "SASL authentication failed", true),
+        ("08P01", "no such user: x", true),
+        (
+            "08P01",
+            "server login failed: FATAL the database system is starting up",
+            false,
+        ),
+        ("08006", "pgbouncer cannot connect to server", false),
+        ("57P03", "the database system is starting up", false),
+    ] {
+        let port = server_that_rejects(code, message);
+        let url = format!("postgres://x:x@127.0.0.1:{port}/x");
+        let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", &url)]);
+        let store = Config::parse(&settings).unwrap().store;
+        let is_error = Tasks::open(&store).await.is_err();
+        assert_eq!(is_error, is_rejected, "{code} {message}");
+    }
 }

@@ -240,7 +240,7 @@ async fn search_path_that_finds_other_tables_is_rejected() {
     let create =
         format!("CREATE TABLE {schema}.tasks (LIKE tasks); GRANT ALL ON {schema}.tasks TO PUBLIC");
     database.execute_as_superuser(&create).await;
-    let url = database.url().replace(
+    let url = database.direct_url().replace(
         &format!("search_path%3D{}", database.schema()),
         &format!("search_path%3D{schema}%2C{}", database.schema()),
     );
@@ -328,7 +328,7 @@ async fn role_that_cannot_write_is_rejected() {
     let expected = format!("GRANT CREATE ON SCHEMA {schema} TO {}", postgres::role());
     assert!(error.to_string().contains(&expected), "{error}");
 
-    let url = database.url();
+    let url = database.direct_url();
     let read_only = "%20-cdefault_transaction_read_only%3Don&target_session_attrs=any";
     let error = open(&format!("{url}{read_only}")).await.map(drop);
     let error = error.unwrap_err().to_string();

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 
+from .attack import connects, dearest_token
 from .disturbance import HALF_OPEN_CONNECTIONS, hold_half_open_connections, in_turns, list_in_a_loop
 from .growth import growth
 from .machine import Failed, busy_share, raise_open_file_limit
@@ -125,6 +126,8 @@ MEASURES = {
     "growth": growth,
     "half_open": half_open,
     "noisy_neighbor": noisy_neighbor,
+    "dearest_token": dearest_token,
+    "connects": connects,
 }
 
 

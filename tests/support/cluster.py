@@ -17,20 +17,21 @@ class Cluster:
     It does not run as root, because PostgreSQL does not start as root.
     """
 
-    def __init__(self, port=None):
+    def __init__(self, port=None, settings=()):
         self.port = port
+        self.settings = settings
 
     def __enter__(self):
         self.programs = newest_programs()
         self.temporary = tempfile.TemporaryDirectory(prefix="postgres-")
         self.folder = self.temporary.name
         self.run_as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        if self.run_as:
-            shutil.chown(self.folder, "postgres", "postgres")
+        owned_by_postgres(self.folder)
         data = f"{self.folder}/data"
         self.run("initdb", "--pgdata", data, "--auth", "trust", "--username", "postgres")
         address = f"listen_addresses=127.0.0.1 -c port={self.port}" if self.port else "listen_addresses="
         settings = f"-c {address} -c unix_socket_directories={self.folder}"
+        settings += "".join(f" -c {setting}" for setting in self.settings)
         self.run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", settings, "--log", f"{data}/log")
         return self
 
@@ -44,6 +45,13 @@ class Cluster:
         if finished.returncode != 0:
             raise ClusterError(f"{program} failed:\n{finished.stdout}")
         return finished.stdout
+
+
+def owned_by_postgres(*paths):
+    """Gives files to the user that runs PostgreSQL, if this process is root."""
+    if os.geteuid() == 0:
+        for path in paths:
+            shutil.chown(path, "postgres", "postgres")
 
 
 def newest_programs():

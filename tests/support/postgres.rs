@@ -47,6 +47,15 @@ static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
     Some(Server::new(&url))
 });
 
+/// The loopback port of a connection pooler in front of the server; `None` for none.
+static POOLER_PORT: LazyLock<Option<String>> = LazyLock::new(|| {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a setting of the tests, not of the service"
+    )]
+    env::var("TEST_POOLER_PORT").ok()
+});
+
 /// A server and a superuser's connection to it.
 struct Server {
     config: Config,
@@ -70,11 +79,30 @@ impl Database {
         server
             .execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {}", *NAME))
             .await;
+        if POOLER_PORT.is_some() {
+            // The pooler does not support `options`, so each schema has a role with its search path.
+            let role = pooled_role(&schema);
+            let name = &*NAME;
+            let sql = format!(
+                "CREATE ROLE {role} LOGIN PASSWORD '{name}'; GRANT {name} TO {role}; \
+                 ALTER ROLE {role} SET search_path = {schema}; ALTER ROLE {role} SET role = {name}"
+            );
+            server.execute(&sql).await;
+        }
         Self { schema }
     }
 
-    /// The value of `DATABASE_URL` for this schema.
+    /// The value of `DATABASE_URL` for this schema, through a pooler if there is one.
     pub fn url(&self) -> String {
+        let Some(port) = &*POOLER_PORT else {
+            return self.direct_url();
+        };
+        let (name, role) = (&*NAME, pooled_role(&self.schema));
+        format!("postgres://{role}:{name}@127.0.0.1:{port}/{name}?connect_timeout=2")
+    }
+
+    /// Like [`Database::url`], without the pooler.
+    pub fn direct_url(&self) -> String {
         self.url_as(&NAME)
     }
 
@@ -101,7 +129,7 @@ impl Database {
 
     /// Connects as the service's role, for statements that the service does not send.
     pub async fn connect(&self) -> Client {
-        connect(&self.url()).await
+        connect(&self.direct_url()).await
     }
 
     /// Executes a statement in this schema as a superuser.
@@ -113,6 +141,19 @@ impl Database {
             ))
             .await;
     }
+}
+
+/// Whether several clients share a session of the server.
+pub fn are_sessions_shared() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a setting of the tests, not of the service"
+    )]
+    env::var("TEST_POOLER_MODE").is_ok_and(|mode| mode != "session")
+}
+
+fn pooled_role(schema: &str) -> String {
+    format!("{}_{schema}", *NAME)
 }
 
 /// Connects without TLS.
