@@ -148,6 +148,8 @@ pub enum MalformedToken {
     },
     #[error("its {0} is not base64url: it is cut off, or its last character is wrong")]
     CutOff(&'static str),
+    #[error("its {0} has more than 1000 values or 2048 escapes: no token of Entra has as many")]
+    TooManyValues(&'static str),
     #[error("its {segment} is not a JSON object: {problem}")]
     Json {
         segment: &'static str,

@@ -1,11 +1,23 @@
 //! From an unverified token to a principal: the numbered steps of [`auth`](super), in order.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::yield_now,
+    time::{MissedTickBehavior, interval},
+};
 use uuid::Uuid;
 
 use super::{
@@ -34,6 +46,9 @@ use crate::{
 /// How often to check which fetches are due: half of the shortest back-off.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How many tokens are verified before other tasks run.
+const VERIFICATIONS_PER_TURN: usize = 4;
+
 /// Turns bearer tokens into principals.
 pub struct Verifier {
     access: ArcSwap<Access>,
@@ -41,6 +56,10 @@ pub struct Verifier {
     required_scope: Option<String>,
     keys: KeyCache,
     verified: VerifiedTokens,
+    /// A permit for each core.
+    verifications: Semaphore,
+    /// The permits given so far.
+    turns: AtomicUsize,
     rate_limits: Option<TenantRateLimits>,
     clock: Arc<dyn Clock>,
 }
@@ -74,12 +93,15 @@ impl Verifier {
         access: Access,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsUnavailable> {
+        let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self {
             access: ArcSwap::from_pointee(access),
             keys: KeyCache::new(policy.authority.clone(), Arc::clone(&clock))?,
             expectations: Expectations::new(policy.authority, policy.client_id),
             required_scope: policy.required_scope,
             verified: VerifiedTokens::new(),
+            verifications: Semaphore::new(cores),
+            turns: AtomicUsize::new(0),
             rate_limits: policy.tenant_rate_limit.map(TenantRateLimits::new),
             clock,
         })
@@ -102,6 +124,7 @@ impl Verifier {
             return Ok(principal);
         }
         self.verified.count_miss();
+        let permit = self.verification_permit().await;
         let token = UnverifiedToken::parse(unverified_jwt)?;
         let unverified_tenant = token.unverified_claims.tenant()?;
         log.record_unverified_tenant(unverified_tenant);
@@ -112,11 +135,17 @@ impl Verifier {
 
         let key_id = token.unverified_key_id.clone();
         access.check_key(&key_id)?;
-        let tenants = &access.tenants;
-        let found = self.keys.get_or_fetch(tenants, unverified_tenant, &key_id);
-        let found = found.await?;
-        // A fetch may have taken seconds: the allow-list and the revoked keys may have changed.
-        self.access_for(unverified_tenant)?.check_key(&key_id)?;
+        let (found, _permit) = if let Some(found) = self.keys.get(unverified_tenant, &key_id) {
+            (found, permit)
+        } else {
+            drop(permit);
+            let tenants = &access.tenants;
+            let found = self.keys.get_or_fetch(tenants, unverified_tenant, &key_id);
+            let found = found.await?;
+            // The fetch took time: the allow-list and the revoked keys may have changed.
+            self.access_for(unverified_tenant)?.check_key(&key_id)?;
+            (found, self.verification_permit().await)
+        };
 
         let signed_claims = token.verify(&found.key)?;
         let tenant = signed_claims.tenant()?;
@@ -141,6 +170,19 @@ impl Verifier {
         self.keys.promote(tenant, found);
         self.verified.insert(unverified_jwt, verified);
         Ok(principal)
+    }
+
+    /// Waits until fewer tokens are being verified than there are cores.
+    ///
+    /// Other tasks run before every few verifications. Without this, a flood of tokens would fill the
+    /// run queue, and a request with a cached token would wait for all verifications before it.
+    async fn verification_permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.verifications.acquire().await;
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        if turn.is_multiple_of(VERIFICATIONS_PER_TURN) {
+            yield_now().await;
+        }
+        permit.ok()
     }
 
     /// Counts a request of the tenant. Rejects it if the tenant exceeds its rate limit.

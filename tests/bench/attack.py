@@ -17,6 +17,9 @@ from .service import RawConnection, Service, http_request
 ROUNDS = 5
 SLICE_SECONDS = 1
 TOKEN_BYTES = 16 * 1024
+# The service rejects a token with more values or escapes before it parses them.
+MAX_VALUES = 900
+MAX_ESCAPES = 2000
 HOSTILE_CONNECTIONS = 200
 # A connect that the system does not accept at once is repeated after a second.
 SLOW_CONNECT_SECONDS = 0.9
@@ -56,14 +59,17 @@ def hostile_tokens(valid):
 
     def token(claims, before, part, after):
         text = json.dumps(claims)
-        count = (room - len(text) - len(before) - len(after) - 2) // len(part)
-        filled = text[:-1] + before + part * count + after + "}"
+        filling = ',"y":"'
+        fits = (room - len((text + before + after).encode()) - 10) // len(part.encode())
+        filled = text[:-1] + before + part * min(fits, MAX_ESCAPES if "\\" in part else MAX_VALUES if "," in part else fits) + after + filling
+        filled += "y" * (room - len(filled.encode()) - 2) + '"}'
         return f"{header}.{encode(filled)}.{wrong}"
 
     without_roles = {name: value for name, value in claims.items() if name != "roles"}
     fillers = {
         "one long string": (',"x":"', "x", '"'),
         "a string of escapes": (',"x":"', "\\u00e9", '"'),
+        "a string of short escapes": (',"x":"', "\\n", '"'),
         "many members": (',"":0', ',"":0', ""),
         "many non-ASCII names": (',"é":0', ',"é":0', ""),
         "nested lists": (',"x":[0', ",[]", "]"),

@@ -77,6 +77,14 @@ impl KeyCache {
         })
     }
 
+    /// The key of an allowed tenant, if it is cached and trusted.
+    pub(super) fn get(&self, tenant: TenantId, key_id: &KeyId) -> Option<FoundKey> {
+        let proven = self.proven.get(&tenant).map(|keys| Arc::clone(&keys));
+        let keys = proven.or_else(|| self.unproven.get(&tenant))?;
+        let key = keys.cached(key_id)?;
+        Some(FoundKey { key, keys })
+    }
+
     /// The key of an allowed tenant. If the key is not cached and a fetch is permitted, fetches the
     /// tenant's keys.
     pub(super) async fn get_or_fetch(

@@ -29,8 +29,11 @@ pub(crate) struct Members {
     values: Vec<Option<Range<usize>>>,
 }
 
-/// The longest member name to compare, in bytes. A longer one does not fold to any of the names.
-const MAX_NAME_BYTES: usize = 64;
+/// The most values in a segment, counted as commas and opening brackets, and the most escapes, counted
+/// as backslashes. They bound the time that an unverified token can cost. Entra's tokens have at most
+/// a few hundred values, and names in other scripts may consist of escapes.
+const MAX_VALUES: usize = 1000;
+const MAX_ESCAPES: usize = 2048;
 
 impl Members {
     /// Finds the members of a JSON object. Rejects any text after it. `segment` is its name in errors.
@@ -39,8 +42,17 @@ impl Members {
         names: Names,
         segment: &'static str,
     ) -> Result<Self, InvalidToken> {
+        let values = count(&json, |byte| matches!(byte, b',' | b'[' | b'{'));
+        let escapes = count(&json, |byte| byte == b'\\');
+        if values > MAX_VALUES || escapes > MAX_ESCAPES {
+            let problem = MalformedToken::TooManyValues(segment);
+            return Err(InvalidToken::Malformed(problem));
+        }
+        let prefixes = names.iter().map(|name| prefix(name.as_bytes())).collect();
+        let names = Reader { names, prefixes };
         let mut deserializer = serde_json::Deserializer::from_slice(&json);
-        let found = Reader { names }.deserialize(&mut deserializer);
+        let found = names.deserialize(&mut deserializer);
+        let names = names.names;
         match found.and_then(|found| deserializer.end().map(|()| found)) {
             Ok(Ok(found)) => {
                 let start = json.as_ptr().addr();
@@ -98,9 +110,32 @@ impl Members {
     }
 }
 
+/// Counts bytes, also those in strings. In parts whose count fits into a byte, so that the compiler can
+/// use vector instructions.
+fn count(json: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
+    let in_part = |part: &[u8]| {
+        part.iter()
+            .map(|&byte| u8::from(is_counted(byte)))
+            .sum::<u8>()
+    };
+    let parts = json.chunks(usize::from(u8::MAX));
+    parts.map(|part| usize::from(in_part(part))).sum()
+}
+
+/// The beginning of a name in lower case. Comparing it as a number rules out most names at once.
+fn prefix(name: &[u8]) -> u64 {
+    let mut prefix = [0; 8];
+    for (to, from) in prefix.iter_mut().zip(name) {
+        *to = from.to_ascii_lowercase();
+    }
+    u64::from_le_bytes(prefix)
+}
+
 /// Finds the values of the members to read.
 struct Reader {
     names: Names,
+    /// The prefix of each of `names`.
+    prefixes: Vec<u64>,
 }
 
 /// The values of the members to read, in the order of their names.
@@ -109,7 +144,37 @@ type Found<'de> = Vec<Option<&'de RawValue>>;
 /// The name of a member that occurs twice.
 struct Duplicate(&'static str);
 
-impl<'de> DeserializeSeed<'de> for Reader {
+/// A member's name that is one of the names to read, or differs from it only in case.
+struct Name {
+    index: usize,
+    is_exact: bool,
+}
+
+impl Reader {
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        if name.is_ascii() {
+            let prefix = prefix(name);
+            let mut names = self.prefixes.iter().zip(self.names);
+            return names.position(|(&known_prefix, known)| {
+                known_prefix == prefix && name.eq_ignore_ascii_case(known.as_bytes())
+            });
+        }
+        // Some readers fold these letters to ASCII too.
+        let mut folded = String::new();
+        for letter in str::from_utf8(name).ok()?.chars() {
+            folded.push(match letter {
+                '\u{212a}' => 'k',
+                '\u{17f}' => 's',
+                '\u{130}' | '\u{131}' => 'i',
+                letter if letter.is_ascii() => letter.to_ascii_lowercase(),
+                _ => return None,
+            });
+        }
+        self.names.iter().position(|&known| folded == known)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Reader {
     type Value = Result<Found<'de>, Duplicate>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -117,7 +182,7 @@ impl<'de> DeserializeSeed<'de> for Reader {
     }
 }
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for &Reader {
     type Value = Result<Found<'de>, Duplicate>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,18 +190,17 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let names = self.names;
-        let mut values: Found<'de> = vec![None; names.len()];
-        let mut occurrences = vec![0_u32; names.len()];
+        let mut values: Found<'de> = vec![None; self.names.len()];
+        let mut occurrences = vec![0_u32; self.names.len()];
         let mut duplicate = None;
-        while let Some(name) = map.next_key_seed(NameReader { names })? {
+        while let Some(name) = map.next_key_seed(NameReader(self))? {
             let Some(Name { index, is_exact }) = name else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             occurrences[index] += 1;
             if occurrences[index] > 1 {
-                duplicate = Some(Duplicate(names[index]));
+                duplicate = Some(Duplicate(self.names[index]));
             }
             if is_exact {
                 values[index] = Some(map.next_value()?);
@@ -148,18 +212,10 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// A member's name that is one of the names to read, or differs from it only in case.
-struct Name {
-    index: usize,
-    is_exact: bool,
-}
-
 /// Reads a member's name. Returns `None` if the member is not read.
-struct NameReader {
-    names: Names,
-}
+struct NameReader<'a>(&'a Reader);
 
-impl<'de> DeserializeSeed<'de> for NameReader {
+impl<'de> DeserializeSeed<'de> for NameReader<'_> {
     type Value = Option<Name>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -168,7 +224,7 @@ impl<'de> DeserializeSeed<'de> for NameReader {
     }
 }
 
-impl Visitor<'_> for NameReader {
+impl Visitor<'_> for NameReader<'_> {
     type Value = Option<Name>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,19 +232,10 @@ impl Visitor<'_> for NameReader {
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        let mut names = self.names.iter();
-        let index = if name.is_ascii() {
-            names.position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-        } else if name.len() <= MAX_NAME_BYTES {
-            // Some readers fold Unicode too: the Kelvin sign to `k`, the long s to `s`.
-            let folded = String::from_utf8_lossy(name).to_uppercase().to_lowercase();
-            names.position(|&known| folded == known)
-        } else {
-            None
-        };
-        Ok(index.map(|index| Name {
+        let Self(reader) = self;
+        Ok(reader.find(name).map(|index| Name {
             index,
-            is_exact: name == self.names[index].as_bytes(),
+            is_exact: name == reader.names[index].as_bytes(),
         }))
     }
 }

@@ -60,6 +60,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "a lone surrogate in the user ID",
         "oid is \"\\ud800\", expected a hyphenated GUID",
     ),
+    (
+        "more than 1000 values",
+        "its payload has more than 1000 values or 2048 escapes",
+    ),
     ("a claim twice", "its payload has the member \"tid\" twice"),
     (
         "a claim twice, once escaped",
