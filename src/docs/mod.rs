@@ -20,6 +20,7 @@ guides! {
     entra: "entra.md",
     signing_keys: "signing-keys.md",
     postgres: "postgres.md",
+    poolers: "poolers.md",
     performance: "performance.md",
     operations: "operations.md",
     deployment: "deployment.md",

@@ -1,6 +1,6 @@
 //! TLS to the database server. The certificate and its host name are always verified.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -19,6 +19,9 @@ pub(super) enum Roots<'a> {
     /// Those in a file in PEM form.
     File(&'a str),
 }
+
+/// The largest file of root certificates, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Why the root certificates cannot be loaded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -77,6 +80,11 @@ pub(super) fn explain(error: &rustls::Error) -> String {
 }
 
 fn read_roots(file: &str) -> Result<RootCertStore, TlsError> {
+    // A FIFO would block, and a device may not end.
+    let is_usable = fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() <= MAX_BYTES);
+    if !is_usable {
+        return Err(TlsError::File);
+    }
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|_| TlsError::File)? {
         let certificate = certificate.map_err(|_| TlsError::File)?;
