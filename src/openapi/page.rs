@@ -1,6 +1,11 @@
 //! `/docs`: Swagger UI, without inline scripts and without files of other servers.
 
-use std::{convert::Infallible, iter, sync::Arc};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    iter,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
@@ -49,6 +54,8 @@ struct File {
     name: &'static str,
     bytes: Bytes,
     headers: HeaderMap,
+    /// Computed when the file is first requested, because most processes never serve it.
+    etag: OnceLock<HeaderValue>,
 }
 
 /// The page and its files, at `/docs/`. `/` and `/docs` redirect to it, also below a path prefix.
@@ -94,7 +101,7 @@ fn files(docs: &Docs) -> Vec<File> {
         let encoding = file.gzpipped.then_some("gzip");
         Some(File::new(
             name,
-            &file.bytes,
+            file.bytes,
             &file.content_type,
             encoding,
             &policy,
@@ -102,7 +109,7 @@ fn files(docs: &Docs) -> Vec<File> {
     });
     let page = File::new(
         "",
-        PAGE.as_bytes(),
+        PAGE.as_bytes().into(),
         "text/html; charset=utf-8",
         None,
         &policy,
@@ -113,12 +120,11 @@ fn files(docs: &Docs) -> Vec<File> {
 impl File {
     fn new(
         name: &'static str,
-        bytes: &[u8],
+        bytes: Cow<'static, [u8]>,
         content_type: &str,
         encoding: Option<&str>,
         policy: &str,
     ) -> Self {
-        let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes));
         let mut headers = HeaderMap::new();
         let mut set = |name: HeaderName, value: &str| {
             let value = HeaderValue::try_from(value).expect("printable ASCII");
@@ -128,15 +134,26 @@ impl File {
         set(CONTENT_TYPE, content_type);
         // A browser asks each time whether the file has changed, and 304 is the usual response.
         set(CACHE_CONTROL, "no-cache");
-        set(ETAG, &format!("\"{hash}\""));
         if let Some(encoding) = encoding {
             set(CONTENT_ENCODING, encoding);
         }
         Self {
             name,
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes: match bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            },
             headers,
+            etag: OnceLock::new(),
         }
+    }
+
+    /// The hash of the content (RFC 9110, section 8.8.3).
+    fn etag(&self) -> &HeaderValue {
+        self.etag.get_or_init(|| {
+            let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &self.bytes));
+            HeaderValue::try_from(format!("\"{hash}\"")).expect("printable ASCII")
+        })
     }
 }
 
@@ -144,8 +161,9 @@ fn respond(files: &[File], name: &str, request: &HeaderMap) -> Response {
     let Some(file) = files.iter().find(|file| file.name == name) else {
         return ApiError::RouteNotFound.into_response();
     };
-    let headers = file.headers.clone();
-    if request.get(IF_NONE_MATCH) == headers.get(ETAG) {
+    let mut headers = file.headers.clone();
+    headers.insert(ETAG, file.etag().clone());
+    if request.get(IF_NONE_MATCH) == Some(file.etag()) {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     let length = [(CONTENT_LENGTH, HeaderValue::from(file.bytes.len()))];

@@ -1,8 +1,9 @@
-"""Measures what clients without a valid token can do: the dearest token, and bursts of connects."""
+"""Measures what clients without a valid token can do: the most expensive token, and bursts of connects."""
 
 import base64
 import json
 import os
+import pathlib
 import re
 import selectors
 import socket
@@ -25,7 +26,7 @@ HOSTILE_CONNECTIONS = 200
 SLOW_CONNECT_SECONDS = 0.9
 
 
-def dearest_token(ready):
+def expensive_token(ready):
     """Measures the processor time of a request with each hostile token, compared with a cached token."""
     with Service(ready) as service:
         service.pin({cores().server})
@@ -37,13 +38,13 @@ def dearest_token(ready):
             base = request_seconds(service, cached)
             for name, token in hostile.items():
                 ratios[name].append(request_seconds(service, token) / base)
-        dearest = max(ratios, key=lambda name: statistics.median(ratios[name]))
-        worst = statistics.median(ratios[dearest])
-        note = f"{dearest}, {spread(ratios[dearest], '×')}"
-        rows = [row("dearest token of an unauthenticated client ÷ a cached one", worst, "×", 4, note)]
+        worst_name = max(ratios, key=lambda name: statistics.median(ratios[name]))
+        worst = statistics.median(ratios[worst_name])
+        note = f"{worst_name}, {spread(ratios[worst_name], '×')}"
+        rows = [row("most expensive token of an unauthenticated client ÷ a cached one", worst, "×", 4, note)]
         for name, figures in ratios.items():
             rows.append(row(f"  {name}", statistics.median(figures), "×", None, spread(figures, "×"), published=False))
-        latencies = latencies_beside(service, cached, hostile[dearest])
+        latencies = latencies_beside(service, cached, hostile[worst_name])
     quiet, disturbed = (statistics.median(figures) * 1000 for figures in latencies)
     name = f"p50 of a valid user beside {HOSTILE_CONNECTIONS} connections that send it"
     return [*rows, row(name, disturbed, "ms", 3, f"{quiet:.2f} ms without; both on one core")]
@@ -61,7 +62,8 @@ def hostile_tokens(valid):
         text = json.dumps(claims)
         filling = ',"y":"'
         fits = (room - len((text + before + after).encode()) - 10) // len(part.encode())
-        filled = text[:-1] + before + part * min(fits, MAX_ESCAPES if "\\" in part else MAX_VALUES if "," in part else fits) + after + filling
+        limit = MAX_ESCAPES if "\\" in part else MAX_VALUES if "," in part else fits
+        filled = text[:-1] + before + part * min(fits, limit) + after + filling
         filled += "y" * (room - len(filled.encode()) - 2) + '"}'
         return f"{header}.{encode(filled)}.{wrong}"
 
@@ -133,7 +135,7 @@ def latencies(connection, request):
 
 def connects(ready):
     """Measures the slowest of many connects at once to an idle service."""
-    limit = int(open("/proc/sys/net/core/somaxconn").read())
+    limit = int(pathlib.Path("/proc/sys/net/core/somaxconn").read_text())
     rows = []
     for count in (1000, 4000):
         slowest = []

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 
-from .attack import connects, dearest_token
+from .attack import connects, expensive_token
 from .disturbance import HALF_OPEN_CONNECTIONS, hold_half_open_connections, in_turns, list_in_a_loop
 from .growth import growth
 from .machine import Failed, busy_share, raise_open_file_limit
@@ -126,7 +126,7 @@ MEASURES = {
     "growth": growth,
     "half_open": half_open,
     "noisy_neighbor": noisy_neighbor,
-    "dearest_token": dearest_token,
+    "expensive_token": expensive_token,
     "connects": connects,
 }
 
