@@ -5,14 +5,17 @@
 
 mod page;
 
-use std::sync::Arc;
-
-use axum::{Json, Router, http::Method, routing::get};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{Method, header::CONTENT_TYPE},
+    routing::get,
+};
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
     openapi::{
         self, HeaderBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat,
-        SecurityRequirement, Server, Type,
+        SecurityRequirement, Type,
         path::{Operation, PathItem},
         security::{
             AuthorizationCode, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
@@ -71,8 +74,6 @@ const BEARER: &str = "bearer";
 /// The description of the API with these settings.
 pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut document = Description::openapi();
-    // Relative to the address of the description, which may have a path prefix.
-    document.servers = Some(vec![Server::new(".")]);
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -156,8 +157,11 @@ pub(crate) fn paths() -> Vec<String> {
 
 /// `/openapi.json` and `/docs`.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>(docs: &Docs) -> Router<S> {
-    let document = Arc::new(document(docs));
-    page::router(docs).route("/openapi.json", get(async move || Json(document)))
+    // Serialized once: anyone can request it.
+    let document = serde_json::to_vec(&document(docs)).expect("the description has text keys");
+    let document = Bytes::from(document);
+    let respond = async move || ([(CONTENT_TYPE, "application/json")], document);
+    page::router(docs).route("/openapi.json", get(respond))
 }
 
 impl Docs {

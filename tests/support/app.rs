@@ -274,5 +274,5 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
 
 /// Listens on a free loopback port.
 pub async fn listen() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+    server::listen("127.0.0.1", 0).await.expect("a free port")
 }
