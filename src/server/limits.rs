@@ -21,7 +21,7 @@ use super::rejected::RejectedInput;
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// How long a connection without a completed request is safe from eviction.
-const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(50);
+const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(100);
 
 /// The limits on client connections.
 #[derive(Clone, Copy, Debug)]
