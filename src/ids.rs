@@ -149,7 +149,10 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = format!("{self:?}");
-        f.write_str(quoted.trim_matches('"'))
+        let text = quoted
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        f.write_str(text.unwrap_or(&quoted))
     }
 }
 

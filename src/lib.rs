@@ -28,3 +28,4 @@ pub mod routes;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
+mod text_file;

@@ -28,11 +28,7 @@ use crate::{
     health::{health, ready},
     me::me,
     openapi::{self, Docs},
-    tasks::{
-        handlers,
-        request::{MAX_BODY_BYTES, RequestError},
-        store::Tasks,
-    },
+    tasks::{handlers, request::MAX_BODY_BYTES, store::Tasks},
     telemetry::request::{REQUEST_ID, RequestMetrics, observe},
 };
 
@@ -133,7 +129,7 @@ async fn require_host(request: Request, next: Next) -> Result<Response, ApiError
     if hosts == 1 || (hosts == 0 && request.version() == Version::HTTP_10) {
         Ok(next.run(request).await)
     } else {
-        Err(RequestError::Host.into())
+        Err(ApiError::Host)
     }
 }
 

@@ -47,4 +47,5 @@ pub use keys::status::{FetchStats, KeyStatus};
 pub use principal::Principal;
 pub use request_log::RequestLog;
 pub use tenants::{Access, Tenants};
+pub(crate) use token::claims::LEEWAY;
 pub use verifier::{NotReady, Verifier};

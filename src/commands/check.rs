@@ -26,9 +26,6 @@ const LIBRARY_VARIABLES: [&str; 6] = [
     "SSL_CERT_DIR",
 ];
 
-/// The largest difference of the clocks without a warning: the leeway of a token's times.
-const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
-
 /// Prints every result. Returns whether there are no problems.
 pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
     let mut out = io::stdout();
@@ -78,7 +75,7 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
             }
         }
     }
-    if clock_skew > MAX_CLOCK_SKEW {
+    if clock_skew > auth::LEEWAY {
         let seconds = clock_skew.as_secs();
         writeln!(
             out,

@@ -15,8 +15,9 @@ use crate::{
         role::{Coverage, unknown_roles_hint},
     },
     clock::SystemClock,
-    config::{Config, env_file, text_file},
+    config::{Config, env_file},
     error::ApiError,
+    text_file,
 };
 
 /// The maximum input, in bytes. The rest is ignored: the verifier rejects much shorter tokens.
@@ -35,8 +36,10 @@ const PREFIXES: [&str; 6] = [
     "bearer",
 ];
 
-pub(super) const TOKEN_IS_NOT_AN_ARGUMENT: &str = "the token is read from standard input, because an argument stays in the shell's history and \
-     in the list of processes. Run this, then paste the token: tenant-tasks token inspect";
+/// The answer to a token as an argument, which is not repeated.
+pub(super) const TOKEN_IS_NOT_AN_ARGUMENT: &str = "\
+    the token is read from standard input, because an argument stays in the shell's history and in \
+    the list of processes. Run this, then paste the token: tenant-tasks token inspect";
 
 /// Prints the result for the token on standard input. Returns whether it gives access to tasks.
 pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {

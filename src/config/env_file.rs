@@ -19,10 +19,12 @@ use super::{
     settings::{
         ALLOWED_TENANT_IDS, ConfigError, MAY_BE_EMPTY, Settings, Variables, invalid, parse_tenants,
     },
-    text_file::{self, TextFileError},
     variables,
 };
-use crate::ids::TenantId;
+use crate::{
+    ids::TenantId,
+    text_file::{self, TextFileError},
+};
 
 /// An open `.env`. Its folder is locked until this is dropped, and other commands wait for it.
 #[derive(Debug)]

@@ -6,7 +6,6 @@
 pub mod env_file;
 pub mod reload;
 pub mod settings;
-pub(crate) mod text_file;
 
 use std::{
     collections::BTreeSet,

@@ -1,8 +1,8 @@
 //! Reloads settings while the service runs: on SIGHUP, and when `.env` changes.
 //!
-//! Only the allow-list, the revoked keys and the database's address and password change, without a
-//! restart. New connections to the database use the new ones. If any new setting is invalid, the old settings stay in force, and the log says why. Files are read on a
-//! thread that may block, because a file system can hang.
+//! Only the allow-list, the revoked keys and `DATABASE_URL` change, without a restart. New connections
+//! to the database use the new URL. If any new setting is invalid, the old settings stay in force, and
+//! the log says why. Files are read on a thread that may block, because a file system can hang.
 
 use std::{
     io,
@@ -103,11 +103,11 @@ impl Reloader {
         if let Ok(result) = timeout(READ_TIMEOUT, &mut reading).await {
             return result;
         }
-        self.is_current.store(false, Ordering::Relaxed);
+        let was_current = self.is_current.swap(false, Ordering::Relaxed);
         let seconds = READ_TIMEOUT.as_secs();
         tracing::error!(target: AUDIT, seconds, "reading .env takes too long; the old settings stay in force");
         let result = reading.await;
-        self.is_current.store(true, Ordering::Relaxed);
+        self.is_current.store(was_current, Ordering::Relaxed);
         result
     }
 

@@ -14,7 +14,6 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 use uuid::Uuid;
 
-use super::text_file::TextFileError;
 use crate::{
     auth::{Authority, Tenants},
     ids::{KeyId, TenantId, parse_guid},
@@ -25,6 +24,7 @@ use crate::{
         postgres::config::{DatabaseConfig, DatabaseUrlError},
     },
     telemetry::{log::LogFormat, otlp},
+    text_file::TextFileError,
 };
 
 /// The variable with the allow-list.

@@ -62,6 +62,9 @@ pub enum ApiError {
     /// The route does not have this method. The router adds `Allow`.
     #[error("method not allowed")]
     MethodNotAllowed,
+    /// No `Host`, or more than one.
+    #[error("not exactly one Host header")]
+    Host,
     /// The request was not read and answered in time.
     #[error("request timed out")]
     Timeout,
@@ -128,6 +131,9 @@ impl ApiError {
             Self::MethodNotAllowed => {
                 ErrorResponse::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
             }
+            Self::Host => {
+                ErrorResponse::new(StatusCode::BAD_REQUEST, "Send exactly one Host header")
+            }
             Self::Timeout => {
                 ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, "The request took too long")
             }
@@ -143,9 +149,11 @@ impl ApiError {
             Self::Store(error) => (error.into(), None, Some(error.to_string())),
             Self::Request(error) => (error.into(), None, None),
             Self::NotReady(error) => (error.into(), None, None),
-            Self::TaskNotFound | Self::RouteNotFound | Self::MethodNotAllowed | Self::Timeout => {
-                (self.into(), None, None)
-            }
+            Self::TaskNotFound
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::Host
+            | Self::Timeout => (self.into(), None, None),
         };
         ErrorContext {
             reason,
@@ -213,10 +221,6 @@ fn request_response(error: &RequestError) -> ErrorResponse {
         RequestError::TooLarge => {
             let detail = format!("The body is larger than {} KiB", MAX_BODY_BYTES / 1024);
             ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        }
-        RequestError::Host => {
-            let detail = "Send exactly one Host header";
-            ErrorResponse::new(StatusCode::BAD_REQUEST, detail)
         }
         RequestError::MediaType => {
             let detail = "The body must be sent as application/json";

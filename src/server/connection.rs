@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::{self, poll_fn},
-    pin::Pin,
     time::Duration,
 };
 
@@ -74,31 +73,25 @@ pub(super) async fn serve(
         })
     });
     let mut connection = http.serve_connection(TokioIo::new(stream), service);
-    let mut result = tokio::select! {
+    let result = tokio::select! {
         biased;
         // First, so that an evicted connection does not start another request.
-        is_evicted = must_close(&permit, &limits) => Err(is_evicted),
-        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Ok(result),
-    };
-    if let Err(is_evicted) = result {
-        let (phase, age) = state.phase();
-        let grace = match phase {
-            Phase::New => return,
-            Phase::FirstResponse | Phase::Rejected if is_evicted => return,
-            Phase::Busy if is_evicted && age >= limits.busy => return,
-            Phase::Rejected | Phase::Idle => CLOSE_TIMEOUT,
-            Phase::FirstResponse | Phase::Busy => limits.busy,
-        };
-        Pin::new(&mut connection).graceful_shutdown();
-        let finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
-        match timeout(grace, finished).await {
-            Ok(finished) => result = Ok(finished),
-            Err(_) => return,
+        is_evicted = must_close(&permit, &limits) => {
+            let Some(grace) = grace(state.phase(), is_evicted, &limits) else {
+                return;
+            };
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            match timeout(grace, finished).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
         }
-    }
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+    };
     let parts = connection.into_parts();
     let mut is_rejected = state.phase().0 == Phase::Rejected;
-    if let Ok(Err(error)) = result {
+    if let Err(error) = result {
         tracing::debug!(%error, "connection ended early");
         is_rejected |= connections.rejected.record(&error, &parts.read_buf);
     }
@@ -107,6 +100,18 @@ pub(super) async fn serve(
             () = linger(parts.io.into_inner()) => {}
             () = state.evicted.notified() => {}
         }
+    }
+}
+
+/// How long a connection that must close may take for the request in flight, or for one that has begun
+/// to arrive. `None` if it must close at once.
+fn grace((phase, age): (Phase, Duration), is_evicted: bool, limits: &Limits) -> Option<Duration> {
+    match phase {
+        Phase::New => None,
+        Phase::FirstResponse | Phase::Rejected if is_evicted => None,
+        Phase::Busy if is_evicted && age >= limits.busy => None,
+        Phase::Rejected | Phase::Idle => Some(CLOSE_TIMEOUT),
+        Phase::FirstResponse | Phase::Busy => Some(limits.busy),
     }
 }
 

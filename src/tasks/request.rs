@@ -52,9 +52,6 @@ pub enum RequestError {
     /// A body whose `Content-Type` is not JSON.
     #[error("media type is not JSON")]
     MediaType,
-    /// No `Host`, or more than one.
-    #[error("not exactly one Host header")]
-    Host,
 }
 
 /// What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`).
@@ -116,13 +113,8 @@ impl<S: Send + Sync> FromRequest<S> for TaskUpdate {
         let members = read_object(request, state).await?;
         let title = members.get("title").map(parse_title).transpose();
         let completed = members.get("completed").map(parse_completed).transpose();
-        match (title, completed) {
-            (Ok(title), Ok(completed)) => Ok(Self { title, completed }),
-            (title, completed) => {
-                let errors = title.err().into_iter().chain(completed.err());
-                Err(RequestError::Invalid(errors.collect()))
-            }
-        }
+        let (title, completed) = both(title, completed)?;
+        Ok(Self { title, completed })
     }
 }
 
@@ -153,12 +145,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         let after = parameter(&parameters, "after", |value| {
             value.parse().map_err(|_| invalid_id(&["query", "after"]))
         });
-        match (limit, after) {
-            (Ok(limit), Ok(after)) => Ok(Self { limit, after }),
-            (limit, after) => {
-                let errors = limit.err().into_iter().chain(after.err());
-                Err(RequestError::Invalid(errors.collect()))
-            }
+        let (limit, after) = both(limit, after)?;
+        Ok(Self { limit, after })
+    }
+}
+
+/// Both values, or the errors of both.
+fn both<A, B>(
+    first: Result<A, FieldError>,
+    second: Result<B, FieldError>,
+) -> Result<(A, B), RequestError> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok((first, second)),
+        (first, second) => {
+            let errors = first.err().into_iter().chain(second.err());
+            Err(RequestError::Invalid(errors.collect()))
         }
     }
 }

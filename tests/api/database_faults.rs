@@ -46,18 +46,24 @@ async fn start(fault: Fault) -> (TestApp, Proxy, Database) {
     (app, proxy, database)
 }
 
+/// Runs `check` with Contoso as the only tenant. Returns standard output and the exit code.
+fn check(authority: &str, database_url: &str) -> (String, Option<i32>) {
+    let settings = [
+        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
+        ("AZURE_AUTHORITY_HOST", authority),
+        ("ALLOWED_TENANT_IDS", CONTOSO.id),
+        ("DATABASE_URL", database_url),
+    ];
+    let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+    (stdout, code)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn check_reports_on_the_database_without_changing_it() {
     let (app, proxy, database) = start(Fault::None).await;
     let fresh = Database::create().await;
     let check = |url: String| {
-        let settings = [
-            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-            ("AZURE_AUTHORITY_HOST", &*app.entra.authority),
-            ("ALLOWED_TENANT_IDS", CONTOSO.id),
-            ("DATABASE_URL", &*url),
-        ];
-        let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+        let (stdout, code) = check(&app.entra.authority, &url);
         (stdout.lines().last().unwrap_or_default().to_owned(), code)
     };
     assert_eq!(
@@ -380,13 +386,8 @@ async fn connect_timeout_of_the_url_is_obeyed() {
     let proxy = Proxy::start(postgres::upstream(), Fault::Stall).await;
     let url = database.url_through(proxy.port);
     for (parameter, limit) in [("", "2s"), ("&connect_timeout=1", "1s")] {
-        let settings = [
-            ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-            ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:9"),
-            ("ALLOWED_TENANT_IDS", CONTOSO.id),
-            ("DATABASE_URL", &*format!("{url}{parameter}")),
-        ];
-        let (stdout, ..) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+        let url = format!("{url}{parameter}");
+        let (stdout, _) = check("http://127.0.0.1:9", &url);
         let error = format!("the database cannot be reached: no response within {limit}");
         assert!(stdout.contains(&error), "{parameter}: {stdout}");
     }
@@ -527,13 +528,7 @@ async fn write_without_reply_is_never_partially_applied() {
 async fn missing_time_limit_of_shared_sessions_is_noted() {
     let app = TestApp::start().await;
     let database = app.database.as_ref().unwrap();
-    let settings = [
-        ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
-        ("AZURE_AUTHORITY_HOST", &*app.entra.authority),
-        ("ALLOWED_TENANT_IDS", CONTOSO.id),
-        ("DATABASE_URL", &*database.url()),
-    ];
-    let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+    let (stdout, code) = check(&app.entra.authority, &database.url());
     let note =
         "note      a connection pooler shares sessions, and the role has no statement_timeout";
     assert_eq!(

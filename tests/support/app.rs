@@ -139,6 +139,15 @@ impl TestApp {
         }
     }
 
+    /// Opens a connection, for bytes that an HTTP client does not send.
+    pub fn connect(&self) -> std::net::TcpStream {
+        let address = self.address.trim_start_matches("http://");
+        let stream = std::net::TcpStream::connect(address).expect("a connection");
+        let timeout = Some(Duration::from_secs(20));
+        stream.set_read_timeout(timeout).expect("a timeout");
+        stream
+    }
+
     /// Sends a request with an optional bearer token and JSON body.
     pub async fn send(
         &self,

@@ -69,6 +69,13 @@ pub struct ResponseSummary {
     retry_after: Option<Duration>,
 }
 
+/// The keys that the authority publishes for a tenant.
+pub(super) struct Published {
+    pub(super) keys: SigningKeys,
+    /// The authority's time since the Unix epoch, if it sent one.
+    date: Option<Duration>,
+}
+
 /// The result of one fetch, for `check`.
 #[derive(Debug)]
 pub struct FetchedKeys {
@@ -92,18 +99,12 @@ pub async fn fetch_keys(
     let source = KeySource::new(authority.clone())?;
     let source = &source;
     let fetches = tenants.listed().iter().map(|&tenant| async move {
-        let response = source.request(tenant).await;
-        let fetched = match response {
-            Ok(response) => {
-                let clock_skew = clock_skew(response.headers(), clock);
-                let found = source.read(tenant, response).await;
-                found.map(|found| FetchedKeys {
-                    keys: found.ids().len(),
-                    clock_skew,
-                })
-            }
-            Err(error) => Err(error),
-        };
+        let fetched = source.fetch(tenant).await.map(|published| FetchedKeys {
+            keys: published.keys.ids().len(),
+            clock_skew: published
+                .date
+                .map(|date| date.abs_diff(clock.since_epoch())),
+        });
         (tenant, fetched)
     });
     Ok(stream::iter(fetches).buffered(MAX_FETCHES).collect().await)
@@ -166,47 +167,38 @@ impl KeySource {
     }
 
     /// Fetches the document and returns its usable keys, at least one.
-    pub(super) async fn fetch(&self, tenant: TenantId) -> Result<SigningKeys, FetchError> {
+    pub(super) async fn fetch(&self, tenant: TenantId) -> Result<Published, FetchError> {
         let permit = timeout(TIMEOUT, self.permits.acquire());
         let _permit = permit.await.map_err(|_| FetchError::NoPermit)?;
-        let response = self.request(tenant).await?;
-        self.read(tenant, response).await
-    }
-
-    /// Returns a response with status 200, whose body has not been read.
-    async fn request(&self, tenant: TenantId) -> Result<Response, FetchError> {
         let url = self.authority.keys_url(tenant);
         let response = self.client.get(url).send().await?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(ResponseSummary::of(&response)));
-        }
-        Ok(response)
-    }
-
-    async fn read(&self, tenant: TenantId, response: Response) -> Result<SigningKeys, FetchError> {
         let summary = ResponseSummary::of(&response);
+        if summary.status != StatusCode::OK {
+            return Err(FetchError::Status(summary));
+        }
+        let date = date(response.headers());
         let document = read_body(response).await?;
-        let keys = SigningKeys::parse(&document, &self.authority, tenant);
-        keys.map_err(|error| match error {
-            DocumentError::Malformed => FetchError::NotAKeysDocument(summary, document.len()),
-            error => FetchError::Document(error),
-        })
+        match SigningKeys::parse(&document, &self.authority, tenant) {
+            Ok(keys) => Ok(Published { keys, date }),
+            Err(DocumentError::Malformed) => {
+                Err(FetchError::NotAKeysDocument(summary, document.len()))
+            }
+            Err(error) => Err(FetchError::Document(error)),
+        }
     }
 }
 
 impl ResponseSummary {
     fn of(response: &Response) -> Self {
-        let headers = response.headers();
-        let text = |name| text(headers, name).map(Unverified::text);
-        let is_limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        let retry_after = self::text(headers, RETRY_AFTER).filter(|_| is_limited);
+        let (status, headers) = (response.status(), response.headers());
+        let is_limited = status == StatusCode::TOO_MANY_REQUESTS;
+        let retry_after = text(headers, RETRY_AFTER).filter(|_| is_limited);
+        let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
         Self {
-            status: response.status(),
-            content_type: text(CONTENT_TYPE),
-            content_encoding: text(CONTENT_ENCODING),
-            retry_after: retry_after
-                .and_then(|seconds| seconds.parse().ok())
-                .map(Duration::from_secs),
+            status,
+            content_type: text(headers, CONTENT_TYPE).map(Unverified::text),
+            content_encoding: text(headers, CONTENT_ENCODING).map(Unverified::text),
+            retry_after: retry_after.map(Duration::from_secs),
         }
     }
 }
@@ -231,10 +223,10 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn clock_skew(headers: &HeaderMap, clock: &dyn Clock) -> Option<Duration> {
+/// `Date` (RFC 9110, section 6.6.1), as the time since the Unix epoch.
+fn date(headers: &HeaderMap) -> Option<Duration> {
     let date = httpdate::parse_http_date(text(headers, DATE)?).ok()?;
-    let date = date.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(date.abs_diff(clock.since_epoch()))
+    date.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
 
 async fn read_body(mut response: Response) -> Result<Vec<u8>, FetchError> {

@@ -193,7 +193,7 @@ impl TenantKeys {
         // Spawned: a client that disconnects must not end a fetch that others wait for.
         tokio::spawn(async move {
             match keys.context.source.fetch(keys.tenant).await {
-                Ok(published) => keys.store(published),
+                Ok(published) => keys.store(published.keys),
                 Err(error) => keys.record_failure(&error, &permit),
             }
             drop((landed, permit));

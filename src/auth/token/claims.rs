@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::json::{Members, Names};
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// The accepted difference between Entra's clock and the local one.
-const LEEWAY: Duration = Duration::from_mins(1);
+pub(crate) const LEEWAY: Duration = Duration::from_mins(1);
 
 /// The claims that the service reads.
 pub(super) const CLAIMS: Names = &[
@@ -144,13 +145,15 @@ impl Claims {
 
     /// `tid`: the tenant that the token was issued in.
     pub(crate) fn tenant(&self) -> Result<TenantId, InvalidToken> {
-        let tid = self.0.string("tid");
-        let is_null = self.0.get::<()>("tid").is_some();
-        if !self.0.has("tid") || is_null || tid.as_deref() == Some("") {
-            return Err(InvalidToken::MissingTenant);
+        match self.0.get::<Option<String>>("tid") {
+            None if !self.0.has("tid") => Err(InvalidToken::MissingTenant),
+            Some(None) => Err(InvalidToken::MissingTenant),
+            Some(Some(tid)) if tid.is_empty() => Err(InvalidToken::MissingTenant),
+            tid => {
+                let tenant = tid.flatten().and_then(|tid| tid.parse().ok());
+                tenant.ok_or_else(|| InvalidToken::MalformedTenant(self.0.evidence("tid")))
+            }
         }
-        let tenant = tid.and_then(|tid| tid.parse().ok());
-        tenant.ok_or_else(|| InvalidToken::MalformedTenant(self.0.evidence("tid")))
     }
 
     /// A `NumericDate` (RFC 7519, section 2), in seconds since the Unix epoch.
@@ -195,22 +198,13 @@ impl SignedClaims {
 
     /// `roles`: the app roles that the tenant assigned to the user. Empty without this claim.
     pub(crate) fn roles(&self) -> Result<Vec<String>, InvalidToken> {
-        if !self.members().has("roles") {
-            return Ok(Vec::new());
-        }
-        let roles = self.members().get("roles");
-        roles.ok_or_else(|| self.0.invalid("roles", "a list of strings"))
+        let roles = self.optional("roles", "a list of strings")?;
+        Ok(roles.unwrap_or_default())
     }
 
     /// `scp`: the scopes granted to the app, separated by spaces. Only user tokens have it.
     pub(crate) fn scopes(&self) -> Result<Option<String>, InvalidToken> {
-        if !self.members().has("scp") {
-            return Ok(None);
-        }
-        match self.members().get("scp") {
-            Some(scopes) => Ok(Some(scopes)),
-            None => Err(self.0.invalid("scp", "a string")),
-        }
+        self.optional("scp", "a string")
     }
 
     /// Whether `idtyp` marks an app's own token. The claim is optional: its absence proves nothing.
@@ -223,6 +217,18 @@ impl SignedClaims {
         self.members()
             .get(name)
             .filter(|text: &String| !text.is_empty())
+    }
+
+    /// A claim that may be missing, but must have this type.
+    fn optional<T: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<T>, InvalidToken> {
+        match self.members().get(name) {
+            None if self.members().has(name) => Err(self.0.invalid(name, expected)),
+            value => Ok(value),
+        }
     }
 
     fn members(&self) -> &Members {

@@ -5,10 +5,10 @@
 //! same to all of them. The content of all other members is skipped, because tenants choose what else
 //! their tokens contain.
 //!
-//! A value is parsed when it is read. The cost of an unverified token is that of finding its members,
-//! whatever it contains.
+//! A value is parsed when it is read. An unverified token costs the time to find its members, and not
+//! the time to parse all that it contains.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, fmt, mem, ops::Range};
 
 use serde::{
     Deserializer,
@@ -49,10 +49,9 @@ impl Members {
             return Err(InvalidToken::Malformed(problem));
         }
         let prefixes = names.iter().map(|name| prefix(name.as_bytes())).collect();
-        let names = Reader { names, prefixes };
+        let reader = Reader { names, prefixes };
         let mut deserializer = serde_json::Deserializer::from_slice(&json);
-        let found = names.deserialize(&mut deserializer);
-        let names = names.names;
+        let found = reader.deserialize(&mut deserializer);
         match found.and_then(|found| deserializer.end().map(|()| found)) {
             Ok(Ok(found)) => {
                 let start = json.as_ptr().addr();
@@ -191,15 +190,14 @@ impl<'de> Visitor<'de> for &Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values: Found<'de> = vec![None; self.names.len()];
-        let mut occurrences = vec![0_u32; self.names.len()];
+        let mut is_seen = vec![false; self.names.len()];
         let mut duplicate = None;
         while let Some(name) = map.next_key_seed(NameReader(self))? {
             let Some(Name { index, is_exact }) = name else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            occurrences[index] += 1;
-            if occurrences[index] > 1 {
+            if mem::replace(&mut is_seen[index], true) {
                 duplicate = Some(Duplicate(self.names[index]));
             }
             if is_exact {

@@ -20,13 +20,6 @@ use crate::{
     support::app::{TestApp, answer},
 };
 
-fn connect(app: &TestApp) -> TcpStream {
-    let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
-    let timeout = Some(Duration::from_secs(20));
-    stream.set_read_timeout(timeout).unwrap();
-    stream
-}
-
 fn is_open(stream: &mut TcpStream) -> bool {
     health(stream).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
@@ -34,13 +27,13 @@ fn is_open(stream: &mut TcpStream) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_clients_are_evicted_before_idle_ones() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "2")]).await;
-    let (mut idle, mut rejected) = (connect(&app), connect(&app));
+    let (mut idle, mut rejected) = (app.connect(), app.connect());
     assert!(is_open(&mut idle));
     rejected
         .write_all(b"GET /api/me HTTP/1.1\r\nHost: x\r\n\r\n")
         .unwrap();
     assert!(rejected.read(&mut [0; 4096]).unwrap() > 0);
-    assert!(is_open(&mut connect(&app)));
+    assert!(is_open(&mut app.connect()));
     assert!(is_open(&mut idle), "the idle connection was closed");
     assert!(!is_open(&mut rejected), "the rejected connection is open");
 }
@@ -86,13 +79,13 @@ async fn clients_are_served_beside_an_attack_at_the_limit() {
         ),
     ] {
         let app = TestApp::start_with(&[("MAX_CONNECTIONS", "30")]).await;
-        let mut kept = connect(&app);
+        let mut kept = app.connect();
         assert!(is_open(&mut kept));
         let _attack = attack(&app, request, 60).await;
         let mut times = Vec::new();
         for _ in 0..20 {
             let started = Instant::now();
-            let is_served = tokio::task::block_in_place(|| is_open(&mut connect(&app)));
+            let is_served = tokio::task::block_in_place(|| is_open(&mut app.connect()));
             times.push(started.elapsed());
             assert!(is_served, "{name}: a new client");
             let is_served = tokio::task::block_in_place(|| is_open(&mut kept));
@@ -161,7 +154,7 @@ async fn input_that_is_not_a_request_is_counted_and_logged() {
 }
 
 #[test]
-fn fresh_connections_are_served_for_a_second_after_a_stop() {
+fn new_connections_are_served_for_a_second_after_stop() {
     let service = Service::start(&[]);
     // No connection is open.
     service.signal("-TERM");

@@ -18,19 +18,12 @@ use crate::support::{
 
 /// Sends these parts, one after the other, and reads to the end of the connection.
 fn exchange(app: &TestApp, parts: &[&[u8]]) -> String {
-    let mut stream = connect(app);
+    let mut stream = app.connect();
     for part in parts {
         stream.write_all(part).unwrap();
         thread::sleep(Duration::from_millis(20));
     }
     read(&mut stream)
-}
-
-fn connect(app: &TestApp) -> TcpStream {
-    let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
-    let timeout = Some(Duration::from_secs(20));
-    stream.set_read_timeout(timeout).unwrap();
-    stream
 }
 
 fn read(stream: &mut TcpStream) -> String {
@@ -66,7 +59,7 @@ async fn client_that_closes_its_sending_side_is_answered() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
     // The signing keys are fetched first, so that the client closes before the response.
-    let mut stream = connect(&app);
+    let mut stream = app.connect();
     let head = format!("GET /api/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -167,7 +160,7 @@ fn create_head(app: &TestApp, length: usize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn announced_oversize_is_rejected_before_it_is_read() {
     let app = TestApp::start().await;
-    let mut stream = connect(&app);
+    let mut stream = app.connect();
     let head = create_head(&app, 64 * 1024 + 1);
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = vec![0; 12];
@@ -178,7 +171,7 @@ async fn announced_oversize_is_rejected_before_it_is_read() {
 
 /// Sends `data` after `head` for as long as the service reads, then reads the answer.
 fn send_all_then_read(app: &TestApp, head: &str, data: &[u8]) -> String {
-    let mut stream = connect(app);
+    let mut stream = app.connect();
     stream.write_all(head.as_bytes()).unwrap();
     for part in data.chunks(64 * 1024) {
         match stream.write_all(part) {
@@ -192,7 +185,7 @@ fn send_all_then_read(app: &TestApp, head: &str, data: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_that_is_still_sending_can_read_its_rejection() {
+async fn sending_client_can_read_its_rejection() {
     let app = TestApp::start().await;
     let data = vec![b'x'; 4 * 1024 * 1024];
     let answer = send_all_then_read(&app, &create_head(&app, data.len()), &data);

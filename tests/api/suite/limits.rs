@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -20,14 +20,6 @@ use crate::{
 };
 
 const CONTOSO_EDITOR: (Tenant, User) = (CONTOSO, EDITOR);
-
-fn connect(app: &TestApp) -> TcpStream {
-    let stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    stream
-}
 
 /// Ten requests. Their answers, over a megabyte each, exceed the buffers of two sockets.
 async fn requests_for_long_lists(app: &TestApp) -> String {
@@ -94,7 +86,7 @@ async fn rate_limit_applies_to_each_tenant_separately() {
 }
 
 #[tokio::test]
-async fn rate_limit_counts_verified_tokens_that_are_rejected() {
+async fn rate_limit_counts_rejected_verified_tokens() {
     let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
     let token = app
         .entra
@@ -160,7 +152,7 @@ async fn connection_without_a_complete_request_is_closed() {
     let app =
         TestApp::start_within(&[], |limits| limits.first_head = Duration::from_millis(300)).await;
     for beginning in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
-        let mut stream = connect(&app);
+        let mut stream = app.connect();
         stream
             .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
@@ -172,7 +164,7 @@ async fn connection_without_a_complete_request_is_closed() {
         }
     }
     // After its first request, a connection may pause for longer.
-    let mut idle = connect(&app);
+    let mut idle = app.connect();
     assert!(health(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(health(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
@@ -181,11 +173,11 @@ async fn connection_without_a_complete_request_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_idle_connection_is_closed_at_connection_limit() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
-    let mut idle_connections: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    let mut idle_connections: Vec<_> = (0..3).map(|_| app.connect()).collect();
     for stream in &mut idle_connections {
         assert!(health(stream).unwrap().starts_with("HTTP/1.1 200"));
     }
-    let mut new_connection = connect(&app);
+    let mut new_connection = app.connect();
     assert!(
         health(&mut new_connection)
             .unwrap()
@@ -205,7 +197,7 @@ async fn one_idle_connection_is_closed_at_connection_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_stay_open_without_new_ones() {
     let app = TestApp::start_with(&[("MAX_CONNECTIONS", "3")]).await;
-    let mut idle_connections: Vec<_> = (0..3).map(|_| connect(&app)).collect();
+    let mut idle_connections: Vec<_> = (0..3).map(|_| app.connect()).collect();
     for round in 0..2 {
         for stream in &mut idle_connections {
             assert!(
@@ -240,7 +232,7 @@ async fn slow_reader_is_evicted_at_connection_limit() {
         });
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut new_connection = connect(&app);
+    let mut new_connection = app.connect();
     let answer = tokio::task::spawn_blocking(move || health(&mut new_connection))
         .await
         .unwrap();
@@ -291,7 +283,7 @@ async fn page_of_longest_titles_is_complete() {
 async fn client_that_does_not_read_is_disconnected() {
     let app = TestApp::start_within(&[], |limits| limits.write = Duration::from_millis(300)).await;
     let requests = requests_for_long_lists(&app).await;
-    let mut stream = connect(&app);
+    let mut stream = app.connect();
     stream.write_all(requests.as_bytes()).unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut read = 0;

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io::Write,
-    net::TcpStream,
     time::Duration,
 };
 
@@ -391,7 +390,7 @@ async fn request_evicted_before_its_answer_counts_as_499() {
     let delay = KeysResponse::Delay(Duration::from_secs(2));
     app.entra.set_keys_response(CONTOSO, delay);
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
-    let mut stream = TcpStream::connect(app.address.trim_start_matches("http://")).unwrap();
+    let mut stream = app.connect();
     let head = format!("Host: x\r\nAuthorization: Bearer {token}\r\n");
     write!(stream, "GET /api/me HTTP/1.1\r\n{head}\r\n").unwrap();
     while app.entra.fetches(CONTOSO) == 0 {

@@ -316,12 +316,8 @@ async fn every_response_has_a_generated_request_id() {
 async fn body_that_never_arrives_gets_408() {
     let app = TestApp::start().await;
     let token = app.entra.v1(CONTOSO, ADMIN).sign();
-    let address = app.address.trim_start_matches("http://").to_owned();
+    let mut stream = app.connect();
     let answer = tokio::task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
         let head = format!(
             "POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"

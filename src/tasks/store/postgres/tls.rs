@@ -1,6 +1,6 @@
 //! TLS to the database server. The certificate and its host name are always verified.
 
-use std::{fs, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -9,6 +9,8 @@ use rustls::{
 };
 use rustls_platform_verifier::BuilderVerifierExt;
 use thiserror::Error;
+
+use crate::text_file;
 
 /// The root certificates that the server's certificate must chain to.
 pub(super) enum Roots<'a> {
@@ -19,9 +21,6 @@ pub(super) enum Roots<'a> {
     /// Those in a file in PEM form.
     File(&'a str),
 }
-
-/// The largest file of root certificates, in bytes.
-const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Why the root certificates cannot be loaded.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -80,13 +79,9 @@ pub(super) fn explain(error: &rustls::Error) -> String {
 }
 
 fn read_roots(file: &str) -> Result<RootCertStore, TlsError> {
-    // A FIFO would block, and a device may not end.
-    let is_usable = fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() <= MAX_BYTES);
-    if !is_usable {
-        return Err(TlsError::File);
-    }
+    let pem = text_file::read(Path::new(file)).map_err(|_| TlsError::File)?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|_| TlsError::File)? {
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|_| TlsError::File)?;
         roots.add(certificate).map_err(|_| TlsError::File)?;
     }

@@ -27,7 +27,7 @@ pub enum TextFileError {
 }
 
 /// The content of a regular file. Blocks, for as long as the file system does.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, TextFileError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TextFileError> {
     // Opening a FIFO would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(TextFileError::NotRegular);
