@@ -129,12 +129,11 @@ impl PostgresTasks {
         let limit = page.limit.unwrap_or(usize::MAX);
         // One more than the limit shows whether there are more.
         let read = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let call = Call::new(LIST)
-            .with(Uuid::from(tenant), Type::UUID)
+        let call = Call::new(LIST, tenant)
             .with(owner_within(reach), Type::UUID)
             .with(after, Type::INT8)
             .with(read, Type::INT8);
-        let rows = self.connections.run_for(tenant, call).await?;
+        let rows = self.connections.run(call).await?;
         let tasks = rows.iter().take(limit);
         Ok(Listing {
             tasks: tasks.map(|row| Arc::new(task(tenant, row))).collect(),
@@ -148,11 +147,10 @@ impl PostgresTasks {
         reach: Reach,
         id: TaskId,
     ) -> Result<Option<Arc<Task>>, StoreError> {
-        let call = Call::new(GET)
-            .with(Uuid::from(tenant), Type::UUID)
+        let call = Call::new(GET, tenant)
             .with(owner_within(reach), Type::UUID)
             .with(i64::from(id), Type::INT8);
-        let rows = self.connections.run_for(tenant, call).await?;
+        let rows = self.connections.run(call).await?;
         Ok(rows.first().map(|row| Arc::new(task(tenant, row))))
     }
 
@@ -163,14 +161,13 @@ impl PostgresTasks {
         } = new;
         // The one character that a PostgreSQL text cannot contain.
         let owner_name = owner_name.replace('\0', "");
-        let call = Call::new(CREATE)
-            .with(Uuid::from(owner.tenant), Type::UUID)
+        let call = Call::new(CREATE, owner.tenant)
             .with(Uuid::from(owner.user), Type::UUID)
             .with(owner_name.clone(), Type::TEXT)
             .with(content.title.as_str().to_owned(), Type::TEXT)
             .with(content.completed, Type::BOOL)
             .with(self.max_per_tenant, Type::INT8);
-        let rows = self.connections.run_for(owner.tenant, call).await?;
+        let rows = self.connections.run(call).await?;
         let Some(row) = rows.first() else {
             let max = usize::try_from(self.max_per_tenant).unwrap_or(usize::MAX);
             return Err(StoreError::Full { max });
@@ -191,29 +188,25 @@ impl PostgresTasks {
         update: TaskUpdate,
     ) -> Result<Option<Arc<Task>>, StoreError> {
         let title = update.title.as_ref().map(|title| title.as_str().to_owned());
-        let call = Call::new(UPDATE)
-            .with(Uuid::from(tenant), Type::UUID)
+        let call = Call::new(UPDATE, tenant)
             .with(owner_within(reach), Type::UUID)
             .with(i64::from(id), Type::INT8)
             .with(title, Type::TEXT)
             .with(update.completed, Type::BOOL);
-        let rows = self.connections.run_for(tenant, call).await?;
+        let rows = self.connections.run(call).await?;
         Ok(rows.first().map(|row| Arc::new(task(tenant, row))))
     }
 
     pub(super) async fn remove(&self, tenant: TenantId, id: TaskId) -> Result<(), StoreError> {
-        let call = Call::new(DELETE)
-            .with(Uuid::from(tenant), Type::UUID)
-            .with(i64::from(id), Type::INT8);
-        self.connections.run_for(tenant, call).await?;
+        let call = Call::new(DELETE, tenant).with(i64::from(id), Type::INT8);
+        self.connections.run(call).await?;
         Ok(())
     }
 }
 
 /// A call like that of a request. It returns no rows, because no tenant has this id.
 fn probe_call() -> Call {
-    Call::new(GET)
-        .with(Uuid::nil(), Type::UUID)
+    Call::without_tenant(GET)
         .with(None::<Uuid>, Type::UUID)
         .with(1_i64, Type::INT8)
 }

@@ -19,6 +19,7 @@ use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
+use uuid::Uuid;
 
 use super::{
     checks,
@@ -38,7 +39,7 @@ const WAITING_PER_CONNECTION: usize = 50;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server's time limit for one statement.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time limit for one call, including the network.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,18 +67,32 @@ struct TenantShare {
     connections: Arc<Semaphore>,
 }
 
-/// A call of a function in the schema, with its parameters.
+/// A call of a function in the schema. The first parameter is the tenant.
 pub(super) struct Call {
+    /// The tenant in whose share the call runs; `None` for none.
+    tenant: Option<TenantId>,
     sql: &'static str,
     parameters: Vec<(Box<dyn ToSql + Send + Sync>, Type)>,
 }
 
 impl Call {
-    pub(super) fn new(sql: &'static str) -> Self {
-        Self {
+    pub(super) fn new(sql: &'static str, tenant: TenantId) -> Self {
+        let call = Self {
+            tenant: Some(tenant),
             sql,
             parameters: Vec::new(),
-        }
+        };
+        call.with(Uuid::from(tenant), Type::UUID)
+    }
+
+    /// A call with a tenant id that no tenant has.
+    pub(super) fn without_tenant(sql: &'static str) -> Self {
+        let call = Self {
+            tenant: None,
+            sql,
+            parameters: Vec::new(),
+        };
+        call.with(Uuid::nil(), Type::UUID)
     }
 
     /// Adds the next parameter. Its type is named, so that no statement must be prepared first.
@@ -142,17 +157,16 @@ impl Connections {
         }
     }
 
-    /// Runs a call of a tenant.
+    /// Runs a call.
     ///
     /// # Errors
     ///
     /// [`DatabaseError::Unreachable`] also if no connection is available in time, if too many
     /// requests are already waiting, or if the response takes too long.
-    pub(super) async fn run_for(
-        &self,
-        tenant: TenantId,
-        call: Call,
-    ) -> Result<Vec<Row>, DatabaseError> {
+    pub(super) async fn run(&self, call: Call) -> Result<Vec<Row>, DatabaseError> {
+        let Some(tenant) = call.tenant else {
+            return run(self.pool.clone(), call).await;
+        };
         let share = self.share_of(tenant);
         let too_many = || {
             let message = "all connections of the tenant are in use";
@@ -172,11 +186,6 @@ impl Connections {
         running
             .await
             .map_err(|error| DatabaseError::Unreachable(error.into()))?
-    }
-
-    /// Runs a call that does not belong to a tenant.
-    pub(super) async fn run(&self, call: Call) -> Result<Vec<Row>, DatabaseError> {
-        run(self.pool.clone(), call).await
     }
 
     /// The number of open connections, and their maximum.
