@@ -21,7 +21,7 @@ use super::rejected::RejectedInput;
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// How long a connection without a completed request is safe from eviction.
-const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(100);
+const MIN_AGE_TO_EVICT: Duration = Duration::from_millis(50);
 
 /// The limits on client connections.
 #[derive(Clone, Copy, Debug)]
@@ -123,25 +123,34 @@ impl Connections {
     }
 
     /// Asks one connection to close: the first in the order of [`Phase`], and of these the one that
-    /// has been in its phase longest. If that one is still safe from eviction, none closes.
+    /// has been in its phase longest. While a connection is only too young to be evicted, those that
+    /// are idle or busy stay open.
     pub(super) fn evict_one(&self, limits: &Limits) {
         let mut open = self.lock();
         let mut first = None;
+        let mut is_one_too_young = false;
         for (&number, state) in open.iter() {
             let (phase, age) = state.phase();
-            let can_be_evicted = age >= phase.min_age_to_evict(limits);
-            let rank = (phase, Reverse(age), number);
-            if first.is_none_or(|(other, _)| rank < other) {
-                first = Some((rank, can_be_evicted));
+            if age < phase.min_age_to_evict(limits) {
+                is_one_too_young |= phase < Phase::Idle;
+                continue;
             }
-            if phase == Phase::New && can_be_evicted {
+            let rank = (phase, Reverse(age), number);
+            if first.is_none_or(|other| rank < other) {
+                first = Some(rank);
+            }
+            if phase == Phase::New {
                 // Those after it are newer. Under attack, this ends the search early.
                 break;
             }
         }
-        if let Some(((.., number), true)) = first
-            && let Some(state) = open.remove(&number)
-        {
+        let Some((phase, _, number)) = first else {
+            return;
+        };
+        if phase >= Phase::Idle && is_one_too_young {
+            return;
+        }
+        if let Some(state) = open.remove(&number) {
             state.evicted.notify_one();
         }
     }

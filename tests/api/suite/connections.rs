@@ -78,10 +78,10 @@ async fn clients_are_served_beside_an_attack_at_the_limit() {
             b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n",
         ),
     ] {
-        let app = TestApp::start_with(&[("MAX_CONNECTIONS", "30")]).await;
+        let app = TestApp::start_with(&[("MAX_CONNECTIONS", "300")]).await;
         let mut kept = app.connect();
         assert!(is_open(&mut kept));
-        let _attack = attack(&app, request, 60).await;
+        let _attack = attack(&app, request, 600).await;
         let mut times = Vec::new();
         for _ in 0..20 {
             let started = Instant::now();
@@ -94,7 +94,8 @@ async fn clients_are_served_beside_an_attack_at_the_limit() {
         }
         times.sort();
         let (median, slowest) = (times[10], times[19]);
-        println!("60 clients {name}: new clients p50 {median:?}, slowest {slowest:?}");
+        println!("600 clients {name}: new clients p50 {median:?}, slowest {slowest:?}");
+        assert!(median < Duration::from_millis(500), "{median:?}");
         assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     }
 }
