@@ -3,7 +3,13 @@
 //! A request fails if it does not get a connection within a short time. Otherwise requests whose
 //! clients have given up would pile up behind a slow database.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use dashmap::DashMap;
@@ -11,7 +17,9 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
     Timeouts,
 };
+use futures_util::future::BoxFuture;
 use tokio::{
+    runtime::Handle,
     sync::Semaphore,
     time::{timeout, timeout_at},
 };
@@ -175,17 +183,13 @@ impl Connections {
         let queue = share.queue.try_acquire_owned().map_err(|_| too_many())?;
         let permit = timeout(WAIT_TIMEOUT, share.connections.acquire_owned()).await;
         let permit = permit.map_err(|_| too_many())?;
-        let run = run(self.pool.clone(), call);
-        // Spawned: if the client disconnects, the call still ends, and the permits belong to the
-        // connection until it is free. Otherwise a tenant could take all connections.
-        let running = tokio::spawn(async move {
-            let result = run.await;
+        let pool = self.pool.clone();
+        let call = async move {
+            let result = run(pool, call).await;
             drop((queue, permit));
             result
-        });
-        running
-            .await
-            .map_err(|error| DatabaseError::Unreachable(error.into()))?
+        };
+        Running(Some(Box::pin(call))).await
     }
 
     /// The number of open connections, and their maximum.
@@ -204,6 +208,32 @@ impl Connections {
             connections: Arc::new(Semaphore::new(self.share)),
         };
         self.shares.entry(tenant).or_insert_with(new).clone()
+    }
+}
+
+/// A call that a client may abandon. If it is dropped before its end, a task of its own completes it.
+/// The permits that it holds therefore belong to the connection until the connection is free.
+/// Otherwise a tenant could take all connections by disconnecting.
+struct Running(Option<BoxFuture<'static, Result<Vec<Row>, DatabaseError>>>);
+
+impl Future for Running {
+    type Output = Result<Vec<Row>, DatabaseError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let call = self.0.as_mut().expect("a completed call is not polled");
+        let result = ready!(call.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(call);
+        }
     }
 }
 
