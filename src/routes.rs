@@ -28,7 +28,7 @@ use crate::{
     health::{health, ready},
     me::me,
     openapi::{self, Docs},
-    tasks::{handlers, request::MAX_BODY_BYTES, store::Tasks},
+    tasks::{handlers, request::MAX_BODY_BYTES, response::TaskQuota, store::Tasks},
     telemetry::request::{REQUEST_ID, RequestMetrics, observe},
 };
 
@@ -98,7 +98,13 @@ fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
         .allow_methods(openapi::methods())
         // Telemetry in browsers adds headers of its own. Without them, every call would fail.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([WWW_AUTHENTICATE, LINK, RETRY_AFTER, REQUEST_ID])
+        .expose_headers([
+            WWW_AUTHENTICATE,
+            LINK,
+            RETRY_AFTER,
+            REQUEST_ID,
+            TaskQuota::NAME,
+        ])
         .max_age(PREFLIGHT_MAX_AGE)
 }
 

@@ -46,6 +46,6 @@ pub(crate) use keys::status::TenantLabel;
 pub use keys::status::{FetchStats, KeyStatus};
 pub use principal::Principal;
 pub use request_log::RequestLog;
-pub use tenants::{Access, Tenants};
+pub use tenants::{Access, RegistryContent, TenantProfile, Tenants};
 pub(crate) use token::claims::LEEWAY;
 pub use verifier::{NotReady, Verifier};

@@ -32,8 +32,8 @@ pub(super) struct RateLimit {
 }
 
 /// The request rate limit of each tenant. Only tenants with a verified token have an entry.
+#[derive(Default)]
 pub(super) struct TenantRateLimits {
-    limit: Limit,
     tenants: DashMap<TenantId, RateLimit>,
 }
 
@@ -71,30 +71,26 @@ impl RateLimit {
 }
 
 impl TenantRateLimits {
-    /// `per_second` requests per second, and as many at once after a pause.
-    pub(super) fn new(per_second: NonZeroU32) -> Self {
-        Self {
-            limit: Limit {
-                burst: per_second.get(),
-                interval: Duration::from_secs(1) / per_second.get(),
-                spacing: Duration::ZERO,
-            },
-            tenants: DashMap::new(),
-        }
-    }
-
-    /// Counts a request of the tenant if it is allowed now.
-    pub(super) fn try_take(&self, tenant: TenantId, now: Duration) -> bool {
-        if let Some(mut limit) = self.tenants.get_mut(&tenant) {
-            return limit.try_take(now);
+    /// Counts a request of the tenant if it is allowed now: `per_second` requests per second, and as
+    /// many at once after a pause.
+    pub(super) fn try_take(&self, tenant: TenantId, per_second: NonZeroU32, now: Duration) -> bool {
+        let limit = Limit {
+            burst: per_second.get(),
+            interval: Duration::from_secs(1) / per_second.get(),
+            spacing: Duration::ZERO,
+        };
+        if let Some(mut tracked) = self.tenants.get_mut(&tenant) {
+            // An operator may have changed it.
+            tracked.limit = limit;
+            return tracked.try_take(now);
         }
         if self.tenants.len() >= MAX_TRACKED_TENANTS {
             // A full limit is the same as a new one.
             self.tenants.retain(|_, limit| !limit.is_full(now));
         }
-        let new = || RateLimit::new(self.limit);
-        let mut limit = self.tenants.entry(tenant).or_insert_with(new);
-        limit.try_take(now)
+        let new = || RateLimit::new(limit);
+        let mut tracked = self.tenants.entry(tenant).or_insert_with(new);
+        tracked.try_take(now)
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     principal::Principal,
     rate_limit::TenantRateLimits,
     request_log::RequestLog,
-    tenants::Access,
+    tenants::{Access, TenantProfile},
     token::{
         UnverifiedToken,
         cache::{VerifiedToken, VerifiedTokens},
@@ -60,7 +60,8 @@ pub struct Verifier {
     verifications: Semaphore,
     /// The permits given so far.
     turns: AtomicUsize,
-    rate_limits: Option<TenantRateLimits>,
+    rate_limits: TenantRateLimits,
+    default_rate_limit: Option<NonZeroU32>,
     clock: Arc<dyn Clock>,
 }
 
@@ -73,7 +74,7 @@ pub struct TokenPolicy {
     pub client_id: Uuid,
     /// The scope that a token must have; `None` accepts any.
     pub required_scope: Option<String>,
-    /// The requests per second of each tenant; `None` for no limit.
+    /// The requests per second of each tenant without a limit of its own; `None` for no limit.
     pub tenant_rate_limit: Option<NonZeroU32>,
 }
 
@@ -102,7 +103,8 @@ impl Verifier {
             verified: VerifiedTokens::new(),
             verifications: Semaphore::new(cores),
             turns: AtomicUsize::new(0),
-            rate_limits: policy.tenant_rate_limit.map(TenantRateLimits::new),
+            rate_limits: TenantRateLimits::default(),
+            default_rate_limit: policy.tenant_rate_limit,
             clock,
         })
     }
@@ -187,10 +189,14 @@ impl Verifier {
 
     /// Counts a request of the tenant. Rejects it if the tenant exceeds its rate limit.
     fn check_rate_limit(&self, tenant: TenantId) -> Result<(), AuthError> {
-        let Some(limits) = &self.rate_limits else {
+        let access = self.access.load();
+        let own = access.profiles.get(&tenant);
+        let own = own.and_then(|profile| profile.rate_limit);
+        let Some(per_second) = own.or(self.default_rate_limit) else {
             return Ok(());
         };
-        if limits.try_take(tenant, self.clock.monotonic()) {
+        let now = self.clock.monotonic();
+        if self.rate_limits.try_take(tenant, per_second, now) {
             Ok(())
         } else {
             Err(AuthError::TooManyRequests)
@@ -210,12 +216,18 @@ impl Verifier {
         Arc::ptr_eq(&key, &token.key).then(|| token.principal.clone())
     }
 
-    /// The current allow-list and revoked keys.
+    /// The current allow-list, revoked keys and limits.
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
     }
 
-    /// Replaces the allow-list and the revoked keys, and starts the fetches that are due. Needs a
+    /// The name and the limits that the registry has for a tenant.
+    pub fn profile(&self, tenant: TenantId) -> TenantProfile {
+        let access = self.access.load();
+        access.profiles.get(&tenant).cloned().unwrap_or_default()
+    }
+
+    /// Replaces the allow-list, the revoked keys and the limits, and starts the fetches that are due. Needs a
     /// tokio runtime.
     pub fn replace_access(&self, access: Access) {
         self.access.store(Arc::new(access));
@@ -269,7 +281,7 @@ impl Verifier {
 
     fn access_for(&self, tenant: TenantId) -> Result<Arc<Access>, AuthError> {
         let access = self.access.load_full();
-        if access.tenants.allow(tenant) {
+        if access.allows(tenant) {
             Ok(access)
         } else {
             Err(AuthError::TenantNotAllowed(tenant))

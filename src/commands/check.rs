@@ -7,12 +7,13 @@ use std::{
 };
 
 use crate::{
-    auth,
+    auth::{self, Access},
     clock::SystemClock,
     config::{
         Config,
         env_file::{read_variables, unknown_names},
     },
+    registry::client::RegistryClient,
     tasks::store::postgres::{self, config::DatabaseConfig},
 };
 
@@ -59,8 +60,12 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
             "note      signing keys are fetched through the proxy {proxy}"
         )?;
     }
-    let (authority, tenants) = (&config.tokens.authority, &config.access.tenants);
-    let keys = auth::fetch_keys(authority, tenants, &SystemClock::new()).await?;
+    let access = match &config.store.database {
+        Some(database) => with_registry(config.access, database).await?,
+        None => config.access,
+    };
+    let authority = &config.tokens.authority;
+    let keys = auth::fetch_keys(authority, &access.tenants, &SystemClock::new()).await?;
     let mut clock_skew = Duration::ZERO;
     for (tenant, outcome) in keys {
         match outcome {
@@ -87,6 +92,21 @@ pub(super) async fn check(directory: &Path) -> anyhow::Result<bool> {
         is_ok &= check_database(database).await?;
     }
     Ok(is_ok)
+}
+
+/// Adds the registry to the settings. If it cannot be read, the check of the database says why.
+async fn with_registry(settings: Access, database: &DatabaseConfig) -> io::Result<Access> {
+    let Ok(registry) = RegistryClient::read(database).await else {
+        return Ok(settings);
+    };
+    writeln!(
+        io::stdout(),
+        "ok        registry: {} active and {} suspended tenants, {} revoked keys",
+        registry.active.len(),
+        registry.suspended.len(),
+        registry.revoked_keys.len()
+    )?;
+    Ok(settings.with_registry(&registry))
 }
 
 async fn check_database(database: &DatabaseConfig) -> io::Result<bool> {

@@ -17,6 +17,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, env_file},
     error::ApiError,
+    registry::client::RegistryClient,
     text_file,
 };
 
@@ -47,7 +48,14 @@ pub(super) async fn inspect(directory: &Path) -> anyhow::Result<bool> {
     let config = Config::parse(&env_file::read_variables(directory)?)?;
     let token = read_token()?;
     let spa_client_id = config.docs.as_ref().and_then(|docs| docs.spa_client_id);
-    let verifier = Verifier::new(config.tokens, config.access, Arc::new(SystemClock::new()))?;
+    let mut access = config.access;
+    if let Some(database) = &config.store.database {
+        match RegistryClient::read(database).await {
+            Ok(registry) => access = access.with_registry(&registry),
+            Err(error) => eprintln!("The registry of tenants is left out: {error}"),
+        }
+    }
+    let verifier = Verifier::new(config.tokens, access, Arc::new(SystemClock::new()))?;
     let Inspection {
         outcome,
         advice,

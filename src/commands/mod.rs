@@ -11,9 +11,9 @@ mod tenants;
 
 use std::{io, path::Path, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::ids::TenantId;
+use self::tenants::{KeysCommand, TenantsCommand};
 
 /// A multi-tenant task API secured by Microsoft Entra ID
 ///
@@ -32,9 +32,12 @@ struct Arguments {
 enum Command {
     /// Run the API server (default)
     Serve,
-    /// List the tenants whose users may sign in, or change the list
+    /// List the tenants whose users may sign in, change the list, export or erase a tenant's tasks
     #[command(subcommand)]
     Tenants(TenantsCommand),
+    /// List, revoke and restore signing keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check the settings, the signing keys of every listed tenant, and the database
     Check,
     /// Examine tokens
@@ -42,23 +45,6 @@ enum Command {
     Token(TokenCommand),
     /// Check whether the service on this machine responds, for a container's health check
     Health,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-enum TenantsCommand {
-    /// Add tenants to the list in .env
-    Add(TenantIds),
-    /// Remove tenants from the list in .env
-    Remove(TenantIds),
-    /// Print the IDs of the allowed tenants, one per line
-    List,
-}
-
-#[derive(Args, Clone, Debug)]
-struct TenantIds {
-    /// Tenant IDs (GUIDs)
-    #[arg(required = true, value_name = "TENANT_ID", value_parser = TenantId::parse_organization)]
-    ids: Vec<TenantId>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -81,13 +67,8 @@ pub async fn run() -> ExitCode {
     let success = |()| true;
     let outcome = match Arguments::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(directory).await.map(success),
-        Command::Tenants(TenantsCommand::Add(ids)) => {
-            tenants::add(directory, &ids.ids).map(success)
-        }
-        Command::Tenants(TenantsCommand::Remove(ids)) => {
-            tenants::remove(directory, &ids.ids).map(success)
-        }
-        Command::Tenants(TenantsCommand::List) => tenants::list(directory).map(success),
+        Command::Tenants(command) => tenants::tenants(directory, command).await,
+        Command::Keys(command) => tenants::keys(directory, command).await.map(success),
         Command::Check => check::check(directory).await,
         Command::Token(TokenCommand::Inspect { token }) if !token.is_empty() => {
             eprintln!("tenant-tasks: {}", inspect::TOKEN_IS_NOT_AN_ARGUMENT);

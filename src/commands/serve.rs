@@ -3,12 +3,14 @@
 use std::{future, path::Path, sync::Arc};
 
 use anyhow::Context;
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 
 use crate::{
     auth::Verifier,
     clock::SystemClock,
     config::{Config, env_file, reload::Reloader},
+    registry::{access::AccessControl, watcher::Watcher},
     routes::{self, AppState},
     server::{self, Connections, Limits},
     tasks::store::Tasks,
@@ -37,11 +39,20 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
         tracing::warn!("{note}");
     }
     let clock = Arc::new(SystemClock::new());
-    let verifier = Arc::new(Verifier::new(config.tokens, config.access, clock)?);
+    let settings = config.access;
+    let verifier = Arc::new(Verifier::new(config.tokens, settings.clone(), clock)?);
+    let access = Arc::new(AccessControl::new(Arc::clone(&verifier), settings));
     let tasks = Tasks::open(&config.store).await?;
     if config.store.database.is_some() {
-        tracing::info!("tasks are stored in PostgreSQL");
+        tracing::info!("tasks and the registry of tenants are stored in PostgreSQL");
     }
+    let watcher = match tasks.database() {
+        Some(database) => {
+            let watcher = Watcher::start(database, Arc::clone(&access));
+            Some(Box::pin(watcher).await)
+        }
+        None => None,
+    };
     let requests = RequestMetrics::default();
     let state = AppState {
         verifier: Arc::clone(&verifier),
@@ -69,6 +80,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
             max_connections: limits.max_connections,
             dropped_log_lines: Some(log.dropped.clone()),
             are_settings_current: reloader.is_current(),
+            registry: watcher.as_ref().map(Watcher::status),
         });
         let limits = Limits::new(METRICS_CONNECTIONS);
         // Serves until the process ends, so that Prometheus can scrape during a shutdown.
@@ -77,7 +89,8 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     }
     tracing::info!(address = %listener.local_addr()?, "listening");
 
-    tokio::spawn(reloader.run(Arc::clone(&verifier), tasks, variables));
+    tokio::spawn(reloader.run(access, tasks, variables));
+    tokio::spawn(OptionFuture::from(watcher.map(Watcher::run)));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
     server::serve(listener, app, limits, connections, shutdown).await;
     if let Some(exporter) = exporter {

@@ -4,6 +4,7 @@
 //! their standard variables. No error contains a value: it may be a secret in the wrong variable.
 
 pub mod env_file;
+pub mod env_text;
 pub mod reload;
 pub mod settings;
 
@@ -18,7 +19,7 @@ use url::Url;
 
 use self::settings::{ConfigError, Settings, Variables};
 use crate::{
-    auth::{Access, verifier::TokenPolicy},
+    auth::{Access, Tenants, verifier::TokenPolicy},
     openapi::Docs,
     tasks::store::StoreConfig,
     telemetry::log::LogFormat,
@@ -85,10 +86,10 @@ impl Config {
                 required_scope: settings.required_scope()?,
                 tenant_rate_limit: settings.tenant_rate_limit()?,
             },
-            access: Access {
-                tenants: settings.tenants()?,
-                revoked_keys: settings.revoked_keys()?,
-            },
+            access: Access::from_settings(
+                settings.tenants(settings.database()?.is_some())?,
+                settings.revoked_keys()?,
+            ),
             allowed_origins: settings.allowed_origins()?,
             host: settings.host().to_owned(),
             port: settings.port()?,
@@ -104,6 +105,11 @@ impl Config {
             log_filter: settings.log_filter()?,
             log_format: settings.log_format()?,
         })
+    }
+
+    /// The allow-list of a service without a registry.
+    pub fn tenants(variables: &Variables) -> Result<Tenants, ConfigError> {
+        Settings::new(variables).tenants(false)
     }
 
     /// What an operator should know about valid settings, one sentence each.
@@ -160,7 +166,7 @@ fn reloadable() -> BTreeSet<&'static str> {
     let variables = Variables::new();
     let settings = Settings::new(&variables);
     // Without values, parsing fails after it has looked up the variables.
-    let _ = (settings.tenants(), settings.revoked_keys());
+    let _ = (settings.tenants(false), settings.revoked_keys());
     settings.looked_up()
 }
 

@@ -26,7 +26,7 @@ use super::{
     variables,
 };
 use crate::{
-    auth::{Access, Tenants, Verifier},
+    registry::access::{AUDIT, AccessControl},
     tasks::store::Tasks,
 };
 
@@ -36,9 +36,6 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// How long to read `.env` before a warning is logged.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The log target of changes to the allow-list and the revoked keys.
-const AUDIT: &str = "tenant_tasks::audit";
 
 /// Watches `.env` for changes.
 #[derive(Debug)]
@@ -69,11 +66,11 @@ impl Reloader {
         Arc::clone(&self.is_current)
     }
 
-    /// Applies changed settings to the verifier. Does not return. `started_with` are the variables
+    /// Applies changed settings. Does not return. `started_with` are the variables
     /// at the start.
     pub async fn run(
         mut self,
-        verifier: Arc<Verifier>,
+        access: Arc<AccessControl>,
         tasks: Tasks,
         started_with: Variables,
     ) -> Result<(), JoinError> {
@@ -90,7 +87,7 @@ impl Reloader {
             if is_requested || (is_stable && seen != self.applied) {
                 self.applied.clone_from(&seen);
                 let settings = self.read(read_settings).await?;
-                self.reload(settings, &verifier, &tasks, &started_with);
+                self.reload(settings, &access, &tasks, &started_with);
             }
             last_seen = seen;
         }
@@ -114,18 +111,15 @@ impl Reloader {
     fn reload(
         &self,
         settings: Result<(Variables, Config), ConfigError>,
-        verifier: &Verifier,
+        access: &AccessControl,
         tasks: &Tasks,
         started_with: &Variables,
     ) {
         self.is_current.store(settings.is_ok(), Ordering::Relaxed);
         match settings {
             Ok((variables, config)) => {
-                let old = verifier.access();
-                verifier.replace_access(config.access.clone());
+                access.replace_settings(config.access);
                 tasks.replace_database(config.store.database);
-                // After the change: a reader of the log may rely on it.
-                log_changes(&old, &config.access);
                 let changed = need_restart(started_with, &variables);
                 if !changed.is_empty() {
                     let settings = changed.join(", ");
@@ -160,32 +154,4 @@ fn need_restart(started_with: &Variables, now: &Variables) -> Vec<&'static str> 
         (old, new) => old != new,
     });
     changed.collect()
-}
-
-fn log_changes(old: &Access, new: &Access) {
-    if old == new {
-        tracing::info!(target: AUDIT, "settings reloaded; no changes");
-        return;
-    }
-    if let (Tenants::Listed(old), Tenants::Listed(new)) = (&old.tenants, &new.tenants) {
-        for tenant in new.difference(old) {
-            tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant added");
-        }
-        for tenant in old.difference(new) {
-            tracing::info!(target: AUDIT, %tenant, "settings reloaded: tenant removed");
-        }
-    } else if new.tenants == old.tenants {
-        // Only the revoked keys have changed.
-    } else if new.tenants.is_open() {
-        tracing::info!(target: AUDIT, "settings reloaded: users of any tenant may sign in");
-    } else {
-        let tenants = new.tenants.listed().len();
-        tracing::info!(target: AUDIT, tenants, "settings reloaded: only listed tenants may sign in");
-    }
-    for key_id in new.revoked_keys.difference(&old.revoked_keys) {
-        tracing::warn!(target: AUDIT, %key_id, "settings reloaded: signing key revoked");
-    }
-    for key_id in old.revoked_keys.difference(&new.revoked_keys) {
-        tracing::warn!(target: AUDIT, %key_id, "settings reloaded: signing key restored");
-    }
 }

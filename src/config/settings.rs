@@ -30,8 +30,11 @@ use crate::{
 /// The variable with the allow-list.
 pub const ALLOWED_TENANT_IDS: &str = "ALLOWED_TENANT_IDS";
 
+/// The variable with the revoked signing keys.
+pub const REVOKED_KEY_IDS: &str = "REVOKED_KEY_IDS";
+
 /// The variable with the address of the database.
-pub(super) const DATABASE_URL: &str = "DATABASE_URL";
+pub const DATABASE_URL: &str = "DATABASE_URL";
 
 /// The settings for which an empty value has a meaning. Every other empty value counts as unset.
 pub const MAY_BE_EMPTY: [&str; 3] = [ALLOWED_TENANT_IDS, "ALLOWED_ORIGINS", "REQUIRED_SCOPE"];
@@ -156,8 +159,23 @@ impl<'a> Settings<'a> {
         self.guid("AZURE_SPA_CLIENT_ID", "the single-page app's registration")
     }
 
-    /// The allow-list. `ALLOWED_TENANT_IDS`, set but empty, is an empty list.
-    pub fn tenants(&self) -> Result<Tenants, ConfigError> {
+    /// The allow-list, which may be empty only if there is a registry of tenants.
+    pub(super) fn tenants(&self, has_registry: bool) -> Result<Tenants, ConfigError> {
+        let tenants = self.listed_tenants()?;
+        if has_registry || tenants.is_open() || !tenants.listed().is_empty() {
+            return Ok(tenants);
+        }
+        let problem = if self.raw(ALLOWED_TENANT_IDS).is_some() {
+            "is empty: list at least one tenant ID, unset it and set AZURE_HOME_TENANT_ID, or set \
+             ALLOW_ANY_TENANT=true"
+        } else {
+            "is not set, nor is AZURE_HOME_TENANT_ID: set one of them, or ALLOW_ANY_TENANT=true"
+        };
+        Err(invalid(ALLOWED_TENANT_IDS, problem))
+    }
+
+    /// The allow-list of the settings alone. `ALLOWED_TENANT_IDS`, set but empty, is an empty list.
+    pub fn listed_tenants(&self) -> Result<Tenants, ConfigError> {
         let home = self.home_tenant()?;
         let listed: BTreeSet<_> = match self.raw(ALLOWED_TENANT_IDS) {
             Some(list) => parse_tenants(list)?,
@@ -165,15 +183,6 @@ impl<'a> Settings<'a> {
         };
         if self.flag("ALLOW_ANY_TENANT")? {
             return Ok(Tenants::Any { listed });
-        }
-        if listed.is_empty() {
-            let problem = if self.raw(ALLOWED_TENANT_IDS).is_some() {
-                "is empty: list at least one tenant ID, unset it and set AZURE_HOME_TENANT_ID, or \
-                 set ALLOW_ANY_TENANT=true"
-            } else {
-                "is not set, nor is AZURE_HOME_TENANT_ID: set one of them, or ALLOW_ANY_TENANT=true"
-            };
-            return Err(invalid(ALLOWED_TENANT_IDS, problem));
         }
         Ok(Tenants::Listed(listed))
     }
@@ -209,12 +218,12 @@ impl<'a> Settings<'a> {
         Ok(Some(scope.to_owned()).filter(|scope| !scope.is_empty()))
     }
 
-    pub(super) fn revoked_keys(&self) -> Result<HashSet<KeyId>, ConfigError> {
-        const VARIABLE: &str = "REVOKED_KEY_IDS";
-        let key_ids = entries(self.value(VARIABLE).unwrap_or_default());
+    /// The revoked signing keys.
+    pub fn revoked_keys(&self) -> Result<HashSet<KeyId>, ConfigError> {
+        let key_ids = entries(self.value(REVOKED_KEY_IDS).unwrap_or_default());
         let key_ids = key_ids.map(KeyId::parse).collect();
         let expected = "list key ids of at most 128 characters, separated by commas";
-        must(VARIABLE, key_ids, expected)
+        must(REVOKED_KEY_IDS, key_ids, expected)
     }
 
     /// Set but empty: no origin.
@@ -267,7 +276,8 @@ impl<'a> Settings<'a> {
         }))
     }
 
-    pub(super) fn database(&self) -> Result<Option<DatabaseConfig>, ConfigError> {
+    /// The database; `None` keeps tasks in memory.
+    pub fn database(&self) -> Result<Option<DatabaseConfig>, ConfigError> {
         let database = self.value(DATABASE_URL).map(str::parse).transpose();
         database.map_err(|error: DatabaseUrlError| invalid(DATABASE_URL, error.to_string()))
     }
@@ -339,7 +349,7 @@ fn must<T>(variable: &'static str, value: Option<T>, expected: &str) -> Result<T
     value.ok_or_else(|| invalid(variable, format!("must {expected}")))
 }
 
-fn entries(list: &str) -> impl Iterator<Item = &str> {
+pub(super) fn entries(list: &str) -> impl Iterator<Item = &str> {
     let entries = list.split(',').map(str::trim);
     entries.filter(|entry| !entry.is_empty())
 }

@@ -1,17 +1,19 @@
 //! One function per route. The signature says who may call it and what the response is.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    NewTask, Page, TaskUpdate,
+    Created, NewTask, Page, TaskUpdate,
     request::{CreateTask, TaskPath},
-    response::{TaskBody, TaskFields, TaskList, VisibleTask},
+    response::{TaskBody, TaskFields, TaskList, TaskQuota, VisibleTask},
     store::Tasks,
 };
 use crate::{
-    auth::{Admin, Editor, Reader},
+    auth::{Admin, Editor, Reader, Verifier},
     error::{
         ApiError, ErrorBody,
         responses::{Auth, Body, Invalid, Unavailable},
@@ -79,7 +81,9 @@ pub(crate) async fn get(
     path = "/api/tasks",
     request_body = CreateTask,
     responses(
-        (status = 200, description = "The task", body = TaskFields),
+        (status = 200, description = "The task", body = TaskFields,
+            headers(("Task-Quota" = String, description =
+                "From 80 % of the organization's limit of tasks on: `used=80000, max=100000`"))),
         (status = 409, description = "The organization has reached its limit of tasks", body = ErrorBody),
         Invalid,
         Body,
@@ -90,14 +94,18 @@ pub(crate) async fn get(
 pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
+    State(verifier): State<Arc<Verifier>>,
     new: CreateTask,
-) -> Result<Json<TaskBody>, ApiError> {
+) -> Result<(Option<TaskQuota>, Json<TaskBody>), ApiError> {
     let owner = editor.principal().owner();
+    let own_max = verifier.profile(owner.tenant).max_tasks;
     let new = NewTask {
         content: new.into(),
         owner_name: editor.principal().name().to_owned(),
     };
-    Ok(Json(TaskBody(tasks.insert(owner, new).await?)))
+    let Created { task, usage } = tasks.insert(owner, new, own_max).await?;
+    let quota = usage.is_near_limit().then_some(TaskQuota(usage));
+    Ok((quota, Json(TaskBody(task))))
 }
 
 /// Changes a task.

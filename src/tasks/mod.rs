@@ -49,6 +49,23 @@ pub struct NewTask {
     pub owner_name: String,
 }
 
+/// A created task, and how much of the tenant's limit is used.
+pub struct Created {
+    /// The task.
+    pub task: Arc<Task>,
+    /// The tenant's number of tasks.
+    pub usage: Usage,
+}
+
+/// A tenant's number of tasks and its limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Usage {
+    /// The number of tasks.
+    pub count: usize,
+    /// The maximum number of tasks.
+    pub max: usize,
+}
+
 /// The changes to a task. A member that is left out stays the same.
 #[derive(Clone, Default, ToSchema)]
 pub struct TaskUpdate {
@@ -108,6 +125,13 @@ impl Content {
         if let Some(completed) = completed {
             self.completed = completed;
         }
+    }
+}
+
+impl Usage {
+    /// Whether the tenant has at least 80 % of its maximum number of tasks.
+    pub fn is_near_limit(self) -> bool {
+        self.count.saturating_mul(5) >= self.max.saturating_mul(4)
     }
 }
 

@@ -4,13 +4,13 @@
 //! keeps at most one read and one chunk in memory, and holds no lock between chunks. A task that is
 //! created while the list is sent may appear in it.
 
-use std::{sync::Arc, time::Duration, vec};
+use std::{convert::Infallible, sync::Arc, time::Duration, vec};
 
 use axum::{
     BoxError,
     body::{Body, Bytes},
-    http::{HeaderValue, header::CONTENT_TYPE, header::LINK},
-    response::{IntoResponse, Response},
+    http::{HeaderName, HeaderValue, header::CONTENT_TYPE, header::LINK},
+    response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
 use futures_util::stream::{self, StreamExt};
 use serde::{Serialize, Serializer};
@@ -20,7 +20,7 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-use super::{Content, Listing, Page, StoreError, Task, store::Tasks, title::Title};
+use super::{Content, Listing, Page, StoreError, Task, Usage, store::Tasks, title::Title};
 use crate::ids::{Reach, TaskId, TenantId, UserId};
 
 /// The number of tasks that a list without a limit reads at a time.
@@ -48,6 +48,26 @@ pub struct TaskBody(pub(crate) Arc<Task>);
 
 /// A task that a caller with this reach reads. An Admin also gets the owner's id.
 pub struct VisibleTask(pub(crate) Arc<Task>, pub(crate) Reach);
+
+/// The header `Task-Quota`: how much of its limit a tenant uses, as a dictionary (RFC 9651).
+pub(crate) struct TaskQuota(pub(crate) Usage);
+
+impl TaskQuota {
+    /// The name of the header.
+    pub(crate) const NAME: HeaderName = HeaderName::from_static("task-quota");
+}
+
+impl IntoResponseParts for TaskQuota {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        let Usage { count, max } = self.0;
+        if let Ok(value) = HeaderValue::try_from(format!("used={count}, max={max}")) {
+            parts.headers_mut().insert(Self::NAME, value);
+        }
+        Ok(parts)
+    }
+}
 
 /// The JSON members of a task.
 #[derive(Serialize, ToSchema)]

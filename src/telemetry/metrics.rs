@@ -24,6 +24,7 @@ use super::request::RequestMetrics;
 use crate::{
     auth::{TenantLabel, Verifier},
     error::ApiError,
+    registry::watcher::RegistryStatus,
     server::Connections,
     tasks::store::Tasks,
 };
@@ -44,6 +45,8 @@ pub struct MetricsSources {
     pub dropped_log_lines: Option<ErrorCounter>,
     /// Whether the newest settings are in force.
     pub are_settings_current: Arc<AtomicBool>,
+    /// How current the registry of tenants is; `None` without a database.
+    pub registry: Option<Arc<RegistryStatus>>,
 }
 
 /// The router of the metrics address.
@@ -57,6 +60,9 @@ pub fn router(sources: MetricsSources) -> Router {
     registry.register("http_request_duration_seconds", help, seconds);
     let help = "Rejected and failed requests by reason";
     registry.register("refusals", help, sources.requests.refusals.clone());
+    let help = "Used part of the task limit, of tenants that use at least 80 %";
+    let used = sources.tasks.metrics().used_ratio.clone();
+    registry.register("task_limit_used_ratio", help, used);
     let help = "Duration of task store operations, in seconds";
     let seconds = sources.tasks.metrics().seconds.clone();
     registry.register("store_duration_seconds", help, seconds);
@@ -86,6 +92,11 @@ pub fn router(sources: MetricsSources) -> Router {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StatusLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LookupLabels {
     outcome: &'static str,
 }
@@ -102,6 +113,7 @@ impl Collector for MetricsSources {
             help,
             i64::from(is_current),
         )?;
+        self.encode_registry(&mut encoder)?;
         let open = number(self.connections.open());
         gauge(&mut encoder, "connections", "Open client connections", open)?;
         let max = number(self.max_connections);
@@ -147,6 +159,27 @@ impl MetricsSources {
             if let Some(age) = status.age {
                 ConstGauge::new(age.as_secs_f64()).encode(family.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn encode_registry(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(registry) = &self.registry else {
+            return Ok(());
+        };
+        if let Some(age) = registry.age() {
+            let name = "registry_age_seconds";
+            let help = "Time since the database confirmed the registry of tenants";
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(age.as_secs_f64()).encode(metric)?;
+        }
+        let (active, suspended) = registry.tenants();
+        let help = "Tenants in the registry";
+        let mut family =
+            encoder.encode_descriptor("registry_tenants", help, None, MetricType::Gauge)?;
+        for (status, count) in [("active", active), ("suspended", suspended)] {
+            let labels = StatusLabels { status };
+            ConstGauge::new(number(count)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

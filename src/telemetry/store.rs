@@ -1,13 +1,18 @@
 //! How long the store takes, and how often it fails.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, histogram::Histogram},
+    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
 };
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::tasks::StoreError;
+use crate::{
+    ids::TenantId,
+    tasks::{StoreError, Usage},
+};
 
 /// The upper bounds of the buckets, in seconds: memory takes microseconds, a database milliseconds.
 const BUCKETS: [f64; 11] = [
@@ -18,6 +23,13 @@ const BUCKETS: [f64; 11] = [
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
     pub(super) seconds: Family<Labels, Histogram>,
+    /// The used part of the limit, of tenants near their limit.
+    pub(super) used_ratio: Family<UsageLabels, Gauge<f64, AtomicU64>>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(super) struct UsageLabels {
+    tenant: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -30,11 +42,26 @@ impl Default for StoreMetrics {
     fn default() -> Self {
         Self {
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            used_ratio: Family::default(),
         }
     }
 }
 
 impl StoreMetrics {
+    /// Records how much of its limit a tenant uses. Tenants far from their limit have no series.
+    pub(crate) fn record_usage(&self, tenant: TenantId, usage: Usage) {
+        let labels = UsageLabels {
+            tenant: tenant.to_string(),
+        };
+        if usage.is_near_limit() {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio for a chart")]
+            let ratio = usage.count as f64 / usage.max as f64;
+            self.used_ratio.get_or_create(&labels).set(ratio);
+        } else {
+            self.used_ratio.remove(&labels);
+        }
+    }
+
     /// Runs an operation in a span and records its duration and outcome.
     pub(crate) async fn observe<T>(
         &self,

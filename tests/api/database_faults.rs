@@ -71,7 +71,7 @@ async fn check_reports_on_the_database_without_changing_it() {
         ("ok        database".to_owned(), Some(0))
     );
     for _ in 0..2 {
-        let pending = "ok        database; pending migrations at the next start: 2";
+        let pending = "ok        database; pending migrations at the next start: 3";
         assert_eq!(
             check(fresh.url()),
             (pending.to_owned(), Some(0)),
@@ -277,7 +277,7 @@ async fn disconnecting_clients_stay_within_their_share() {
         request.timeout(timeout).send().await.unwrap_err();
     }
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-               AND query LIKE '%create_task%' AND application_name = 'tenant-tasks' AND usename = current_user";
+               AND query LIKE '%add_task%' AND application_name = 'tenant-tasks' AND usename = current_user";
     let busy: i64 = blocker.query_one(sql, &[]).await.unwrap().get(0);
     assert!((1..=5).contains(&busy), "{busy} of 10 connections are busy");
     assert_eq!(app.titles((FABRIKAM, ADMIN)).await, ["first"]);

@@ -278,7 +278,8 @@ async fn role_without_table_ownership_is_accepted() {
     let grant = format!(
         "ALTER ROLE {name} NOINHERIT; GRANT {owner} TO {name}; \
          GRANT USAGE ON SCHEMA {schema} TO {name}; GRANT SELECT ON schema_steps TO {name}; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON tenants, tasks TO {name}"
+         GRANT SELECT, INSERT, UPDATE, DELETE ON tenants, tasks TO {name}; \
+         GRANT SELECT ON allowed_tenants, revoked_keys, registry_log TO {name}"
     );
     database.execute_as_superuser(&grant).await;
     let url = database.url_as(&name);
@@ -347,7 +348,8 @@ async fn function_that_citus_does_not_distribute_is_named() {
         CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index integer);
         INSERT INTO pg_dist_object SELECT 'pg_proc'::regclass, p::regprocedure, 0 FROM unnest(ARRAY[
             'list_tasks(uuid,uuid,bigint,bigint)', 'update_task(uuid,uuid,bigint,text,boolean)',
-            'create_task(uuid,uuid,text,text,boolean,bigint)', 'delete_task(uuid,bigint)']) AS p;
+            'add_task(uuid,uuid,text,text,boolean,bigint)', 'delete_task(uuid,bigint)', 'count_tasks(uuid)',
+            'erase_tasks(uuid,bigint)']) AS p;
         INSERT INTO pg_dist_object
             VALUES ('pg_proc'::regclass, 'get_task(uuid,uuid,bigint)'::regprocedure, NULL)";
     client.batch_execute(catalogs).await.unwrap();

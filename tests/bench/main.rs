@@ -254,9 +254,9 @@ async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>
         },
         owner_name: EDITOR.full_name().to_owned(),
     };
-    let task = tasks
-        .insert(owner(), new)
+    let created = tasks
+        .insert(owner(), new, None)
         .await
         .expect("the store in memory does not fail");
-    Json(json!({ "id": task.id }))
+    Json(json!({ "id": created.task.id }))
 }

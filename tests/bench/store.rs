@@ -114,6 +114,7 @@ async fn insert(store: &Tasks, owner: Owner) {
                 },
                 owner_name: "Edgar Editor".to_owned(),
             },
+            None,
         )
         .await
         .expect("the store in memory does not fail");

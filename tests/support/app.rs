@@ -116,6 +116,7 @@ impl TestApp {
             max_connections: limits.max_connections,
             dropped_log_lines: None,
             are_settings_current: Arc::new(AtomicBool::new(true)),
+            registry: None,
         });
         tokio::spawn(server::serve(
             listener,

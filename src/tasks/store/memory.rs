@@ -13,14 +13,14 @@ use dashmap::DashMap;
 
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId, UserId},
-    tasks::{Listing, NewTask, Page, StoreError, Task, TaskUpdate},
+    tasks::{Created, Listing, NewTask, Page, StoreError, Task, TaskUpdate, Usage},
 };
 
 /// The tasks of all tenants.
+#[derive(Default)]
 pub struct MemoryTasks {
     /// A tenant is added with its first task. Reading never grows the map.
     tenants: DashMap<TenantId, Arc<Locked>>,
-    max_per_tenant: usize,
 }
 
 /// A tenant's tasks behind its lock, which is never held across an await.
@@ -53,13 +53,6 @@ impl UserTasks {
 }
 
 impl MemoryTasks {
-    pub(super) fn new(max_per_tenant: usize) -> Self {
-        Self {
-            tenants: DashMap::new(),
-            max_per_tenant,
-        }
-    }
-
     pub(super) fn list(&self, tenant: TenantId, reach: Reach, page: Page) -> Listing {
         self.tenant(tenant)
             .map(|tasks| tasks.read().list(reach, page))
@@ -70,16 +63,22 @@ impl MemoryTasks {
         self.tenant(tenant)?.read().get(reach, id).cloned()
     }
 
-    pub(super) fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
+    pub(super) fn insert(
+        &self,
+        owner: Owner,
+        new: NewTask,
+        max: usize,
+    ) -> Result<Created, StoreError> {
         // Cloned, so that the map's shard is not locked while this waits for the tenant's lock.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
         let mut tasks = tasks.write();
-        if tasks.by_id.len() >= self.max_per_tenant {
-            return Err(StoreError::Full {
-                max: self.max_per_tenant,
-            });
+        if tasks.by_id.len() >= max {
+            return Err(StoreError::Full { max });
         }
-        Ok(tasks.insert(owner, new))
+        let task = tasks.insert(owner, new);
+        let count = tasks.by_id.len();
+        let usage = Usage { count, max };
+        Ok(Created { task, usage })
     }
 
     pub(super) fn update(

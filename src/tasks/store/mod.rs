@@ -6,13 +6,20 @@
 pub mod memory;
 pub mod postgres;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+};
 
 use self::{
     memory::MemoryTasks,
-    postgres::{PostgresTasks, config::DatabaseConfig, error::DatabaseError},
+    postgres::{
+        PostgresTasks,
+        config::{DatabaseConfig, SharedConfig},
+        error::DatabaseError,
+    },
 };
-use super::{Listing, NewTask, Page, StoreError, Task, TaskUpdate};
+use super::{Created, Listing, NewTask, Page, StoreError, Task, TaskUpdate, Usage};
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId},
     telemetry::store::StoreMetrics,
@@ -22,6 +29,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Tasks {
     store: Store,
+    /// The maximum number of tasks of a tenant without a limit of its own.
+    max_per_tenant: usize,
     metrics: StoreMetrics,
 }
 
@@ -60,19 +69,19 @@ impl Tasks {
             return Ok(Self::in_memory(max_tasks));
         };
         let max_connections = config.max_database_connections;
-        let tasks = PostgresTasks::open(database, max_connections, max_tasks).await?;
-        Ok(Self::new(Store::Postgres(Arc::new(tasks))))
+        let tasks = PostgresTasks::open(database, max_connections).await?;
+        Ok(Self::new(Store::Postgres(Arc::new(tasks)), max_tasks))
     }
 
     /// An empty store in memory, with a maximum number of tasks per tenant.
     pub fn in_memory(max_per_tenant: usize) -> Self {
-        let tasks = MemoryTasks::new(max_per_tenant);
-        Self::new(Store::Memory(Arc::new(tasks)))
+        Self::new(Store::Memory(Arc::default()), max_per_tenant)
     }
 
-    fn new(store: Store) -> Self {
+    fn new(store: Store, max_per_tenant: usize) -> Self {
         Self {
             store,
+            max_per_tenant,
             metrics: StoreMetrics::default(),
         }
     }
@@ -87,6 +96,14 @@ impl Tasks {
         match &self.store {
             Store::Memory(_) => None,
             Store::Postgres(tasks) => Some(tasks.open_connections()),
+        }
+    }
+
+    /// How to connect to the database; `None` in memory.
+    pub fn database(&self) -> Option<SharedConfig> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Postgres(tasks) => Some(tasks.config()),
         }
     }
 
@@ -141,15 +158,35 @@ impl Tasks {
         self.metrics.observe("get", result).await
     }
 
-    /// Adds a task with the next id of the owner's tenant.
-    pub async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
+    /// Adds a task with the next id of the owner's tenant. `own_max` is the tenant's own maximum
+    /// number of tasks, if it has one.
+    pub async fn insert(
+        &self,
+        owner: Owner,
+        new: NewTask,
+        own_max: Option<NonZeroU32>,
+    ) -> Result<Created, StoreError> {
+        let own_max = own_max.and_then(|max| usize::try_from(max.get()).ok());
+        let max = own_max.unwrap_or(self.max_per_tenant);
         let result = async {
             match &self.store {
-                Store::Memory(tasks) => tasks.insert(owner, new),
-                Store::Postgres(tasks) => Box::pin(tasks.insert(owner, new)).await,
+                Store::Memory(tasks) => tasks.insert(owner, new, max),
+                Store::Postgres(tasks) => Box::pin(tasks.insert(owner, new, max)).await,
             }
         };
-        self.metrics.observe("insert", result).await
+        let result = self.metrics.observe("insert", result).await;
+        let usage = match &result {
+            Ok(created) => Some(created.usage),
+            Err(StoreError::Full { max }) => Some(Usage {
+                count: *max,
+                max: *max,
+            }),
+            Err(StoreError::Unavailable(_)) => None,
+        };
+        if let Some(usage) = usage {
+            self.metrics.record_usage(owner.tenant, usage);
+        }
+        result
     }
 
     /// Changes a task of the tenant and returns it; `None` if there is none within `reach`.

@@ -65,16 +65,17 @@ fn every_command_has_help_and_binary_has_version() {
         ),
         (
             &["tenants", "add", "--help"],
-            "Usage: tenant-tasks tenants add <TENANT_ID>...",
+            "Usage: tenant-tasks tenants add [OPTIONS] <TENANT_ID>...",
         ),
         (
             &["tenants", "remove", "--help"],
-            "Usage: tenant-tasks tenants remove <TENANT_ID>...",
+            "Usage: tenant-tasks tenants remove [OPTIONS] <TENANT_ID>...",
         ),
         (
             &["tenants", "list", "--help"],
             "Usage: tenant-tasks tenants list",
         ),
+        (&["keys", "--help"], "Usage: tenant-tasks keys <COMMAND>"),
         (&["check", "--help"], "Usage: tenant-tasks check"),
         (
             &["token", "inspect", "--help"],

@@ -217,10 +217,8 @@ async fn listing_a_tenant_does_not_inherit_shared_counts() {
         .sign())
         .await;
     let tenants = Tenants::Listed([NORTHWIND.id.parse().unwrap()].into());
-    app.verifier.replace_access(Access {
-        tenants,
-        revoked_keys: HashSet::new(),
-    });
+    app.verifier
+        .replace_access(Access::from_settings(tenants, HashSet::new()));
     let series = series(&app).await;
     for (tenant, outcome, count) in [
         (NORTHWIND.id, "ok", 0.0),

@@ -245,8 +245,7 @@ fn home_tenant_is_allowed_unless_a_list_is_set() {
         Config::parse(variables)
             .unwrap()
             .access
-            .tenants
-            .allow(GUID.parse().unwrap())
+            .allows(GUID.parse().unwrap())
     };
     assert!(allows(&variables));
     assert!(!allows(&settings(

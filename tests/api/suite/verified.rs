@@ -37,10 +37,7 @@ fn access(tenants: &[&str], revoked_keys: HashSet<KeyId>) -> Access {
         .iter()
         .map(|tenant| tenant.parse().unwrap())
         .collect();
-    Access {
-        tenants: Tenants::Listed(tenants),
-        revoked_keys,
-    }
+    Access::from_settings(Tenants::Listed(tenants), revoked_keys)
 }
 
 #[tokio::test]

@@ -13,13 +13,15 @@ pub struct Inspection {
     pub notes: Vec<&'static str>,
 }
 
-/// The functions that the service calls, as `regprocedure` spells them.
-const FUNCTIONS: [&str; 5] = [
+/// The functions that requests and commands call with a tenant, as `regprocedure` spells them.
+const FUNCTIONS: [&str; 7] = [
     "list_tasks(uuid,uuid,bigint,bigint)",
     "get_task(uuid,uuid,bigint)",
-    "create_task(uuid,uuid,text,text,boolean,bigint)",
+    "add_task(uuid,uuid,text,text,boolean,bigint)",
     "update_task(uuid,uuid,bigint,text,boolean)",
     "delete_task(uuid,bigint)",
+    "count_tasks(uuid)",
+    "erase_tasks(uuid,bigint)",
 ];
 
 /// The missing privileges, as `GRANT` statements. The functions run with the caller's rights.
@@ -27,7 +29,8 @@ const MISSING_GRANTS: &str = "
     WITH missing AS (
         SELECT string_agg(privilege, ', ') || ' ON ' || name AS privilege
         FROM (VALUES ('tasks', 'SELECT'), ('tasks', 'INSERT'), ('tasks', 'UPDATE'),
-            ('tasks', 'DELETE'), ('tenants', 'SELECT'), ('tenants', 'INSERT'), ('tenants', 'UPDATE')
+            ('tasks', 'DELETE'), ('tenants', 'SELECT'), ('tenants', 'INSERT'), ('tenants', 'UPDATE'),
+            ('allowed_tenants', 'SELECT'), ('revoked_keys', 'SELECT'), ('registry_log', 'SELECT')
         ) AS needed (name, privilege)
         WHERE NOT has_table_privilege(to_regclass(name), privilege)
         GROUP BY name
@@ -125,6 +128,7 @@ pub(super) async fn check_usable(client: &Client) -> Result<(), DatabaseError> {
         let problem = format!("privileges are missing: {}", grants.join("; "));
         return Err(DatabaseError::Unusable(problem.into()));
     }
+    check_log_is_append_only(client).await?;
     if has_citus(client).await? {
         let local = client.query_typed(NOT_DISTRIBUTED, &functions).await?;
         if let Some(row) = local.first() {
@@ -139,6 +143,18 @@ pub(super) async fn check_usable(client: &Client) -> Result<(), DatabaseError> {
     }
     probe_call().send(client).await?;
     Ok(())
+}
+
+/// Rejects privileges with which the service could hide a change of the registry.
+async fn check_log_is_append_only(client: &Client) -> Result<(), DatabaseError> {
+    let sql = "SELECT has_table_privilege(to_regclass('registry_log'), 'UPDATE, DELETE, TRUNCATE')";
+    let may_change: Option<bool> = client.query_typed_one(sql, &[]).await?.get(0);
+    if may_change == Some(false) {
+        return Ok(());
+    }
+    let problem = "the role may change rows of the table registry_log: \
+                   REVOKE UPDATE, DELETE, TRUNCATE ON registry_log FROM the role and its owner";
+    Err(DatabaseError::Unusable(problem.into()))
 }
 
 async fn has_citus(client: &Client) -> Result<bool, DatabaseError> {

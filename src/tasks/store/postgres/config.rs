@@ -55,13 +55,13 @@ const PARAMETERS: [&str; 20] = [
 pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
     /// The time limit for opening a connection.
-    pub(super) connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     tls: rustls::ClientConfig,
 }
 
 /// The configuration for the next connection. It can be replaced while the service runs.
 #[derive(Clone)]
-pub(super) struct SharedConfig(Arc<ArcSwap<DatabaseConfig>>);
+pub struct SharedConfig(Arc<ArcSwap<DatabaseConfig>>);
 
 /// Why a `DATABASE_URL` is invalid. The errors do not repeat it: it may contain a password.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
@@ -171,7 +171,7 @@ impl FromStr for DatabaseConfig {
 
 impl DatabaseConfig {
     /// Opens a connection. The task ends when the client is dropped.
-    pub(super) async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    pub(crate) async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let tls = MakeRustlsConnect::new(self.tls.clone());
         let (client, connection) = self.postgres.connect(tls).await?;
         let task = tokio::spawn(async move {
@@ -187,7 +187,7 @@ impl SharedConfig {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    pub(super) fn current(&self) -> Arc<DatabaseConfig> {
+    pub(crate) fn current(&self) -> Arc<DatabaseConfig> {
         self.0.load_full()
     }
 

@@ -62,7 +62,7 @@ impl From<DatabaseError> for StoreError {
 }
 
 /// Runs `work` with a time limit.
-pub(super) async fn with_timeout<T>(
+pub(crate) async fn with_timeout<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, DatabaseError>>,
 ) -> Result<T, DatabaseError> {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 mod pool;
 mod schema;
+pub mod tenant;
 pub mod tls;
 
 pub use checks::Inspection;
@@ -27,7 +28,9 @@ use self::{
 };
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId, UserId},
-    tasks::{Content, Listing, NewTask, Page, StoreError, Task, TaskUpdate, title::Title},
+    tasks::{
+        Content, Created, Listing, NewTask, Page, StoreError, Task, TaskUpdate, Usage, title::Title,
+    },
 };
 
 const LIST: &str = "\
@@ -36,7 +39,7 @@ const LIST: &str = "\
 const GET: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM get_task($1, $2, $3)";
 
-const CREATE: &str = "SELECT id FROM create_task($1, $2, $3, $4, $5, $6)";
+const CREATE: &str = "SELECT id, task_count FROM add_task($1, $2, $3, $4, $5, $6)";
 
 const UPDATE: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM update_task($1, $2, $3, $4, $5)";
@@ -55,7 +58,6 @@ pub async fn inspect(database: &DatabaseConfig) -> Result<Inspection, DatabaseEr
 pub struct PostgresTasks {
     connections: Connections,
     config: SharedConfig,
-    max_per_tenant: i64,
     /// When the last readiness probe ended, and whether it succeeded.
     probe: Mutex<Option<(Instant, bool)>>,
 }
@@ -66,7 +68,6 @@ impl PostgresTasks {
     pub(super) async fn open(
         database: &DatabaseConfig,
         max_connections: NonZeroUsize,
-        max_per_tenant: usize,
     ) -> Result<Self, DatabaseError> {
         let config = SharedConfig::new(database.clone());
         match schema::prepare(database).await {
@@ -80,9 +81,12 @@ impl PostgresTasks {
         Ok(Self {
             connections: Connections::new(config.clone(), max_connections),
             config,
-            max_per_tenant: i64::try_from(max_per_tenant).unwrap_or(i64::MAX),
             probe: Mutex::default(),
         })
+    }
+
+    pub(super) fn config(&self) -> SharedConfig {
+        self.config.clone()
     }
 
     /// Uses another configuration for new connections, for example another password.
@@ -154,7 +158,12 @@ impl PostgresTasks {
         Ok(rows.first().map(|row| Arc::new(task(tenant, row))))
     }
 
-    pub(super) async fn insert(&self, owner: Owner, new: NewTask) -> Result<Arc<Task>, StoreError> {
+    pub(super) async fn insert(
+        &self,
+        owner: Owner,
+        new: NewTask,
+        max: usize,
+    ) -> Result<Created, StoreError> {
         let NewTask {
             content,
             owner_name,
@@ -166,18 +175,20 @@ impl PostgresTasks {
             .with(owner_name.clone(), Type::TEXT)
             .with(content.title.as_str().to_owned(), Type::TEXT)
             .with(content.completed, Type::BOOL)
-            .with(self.max_per_tenant, Type::INT8);
+            .with(i64::try_from(max).unwrap_or(i64::MAX), Type::INT8);
         let rows = self.connections.run(call).await?;
         let Some(row) = rows.first() else {
-            let max = usize::try_from(self.max_per_tenant).unwrap_or(usize::MAX);
             return Err(StoreError::Full { max });
         };
-        Ok(Arc::new(Task {
+        let count = usize::try_from(row.get::<_, i64>("task_count")).unwrap_or(max);
+        let task = Arc::new(Task {
             id: id(row),
             owner,
             owner_name: owner_name.into(),
             content,
-        }))
+        });
+        let usage = Usage { count, max };
+        Ok(Created { task, usage })
     }
 
     pub(super) async fn update(
