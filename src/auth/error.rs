@@ -32,7 +32,7 @@ pub enum AuthError {
     #[error("invalid token: {0}")]
     InvalidToken(#[from] InvalidToken),
     /// The tenant is not on the allow-list.
-    #[error("tenant {0} is not in ALLOWED_TENANT_IDS")]
+    #[error("tenant {0} is neither in ALLOWED_TENANT_IDS nor active in the registry")]
     TenantNotAllowed(TenantId),
     /// The token is valid, but it is not a user's access token.
     #[error("the token has no scp, or idtyp=app: it was issued to an app, or it is an ID token")]
@@ -122,7 +122,7 @@ pub enum InvalidToken {
     #[error("kid is \"{0}\", and its tenant publishes no signing key with this id for all apps")]
     UnknownKey(KeyId),
     /// The operator has revoked the key.
-    #[error("kid is \"{0}\", which REVOKED_KEY_IDS lists")]
+    #[error("kid is \"{0}\", which is revoked")]
     RevokedKey(KeyId),
     /// The signature does not match.
     #[error("its signature was not made with the tenant's key \"{0}\"")]

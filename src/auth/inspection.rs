@@ -79,7 +79,8 @@ impl Verifier {
         let advice = match error {
             AuthError::TenantNotAllowed(tenant) if tenant.is_organization() => {
                 return Some(format!(
-                    "To allow its users: tenant-tasks tenants add {tenant}"
+                    "To allow its users: tenant-tasks tenants add {tenant}. If it is suspended: \
+                     tenant-tasks tenants resume {tenant}"
                 ));
             }
             AuthError::TenantNotAllowed(_) => {

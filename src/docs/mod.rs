@@ -18,6 +18,7 @@ guides! {
     api: "api.md",
     configuration: "configuration.md",
     entra: "entra.md",
+    tenants: "tenants.md",
     signing_keys: "signing-keys.md",
     postgres: "postgres.md",
     poolers: "poolers.md",

@@ -1,6 +1,6 @@
 //! Combines the settings with the registry, and applies the result to the verifier.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::auth::{Access, RegistryContent, Tenants, Verifier};
 
@@ -33,19 +33,26 @@ impl AccessControl {
 
     /// Applies what new settings permit.
     pub fn replace_settings(&self, settings: Access) {
-        self.replace("settings reloaded", |sources| sources.settings = settings);
+        let mut sources = self.sources();
+        sources.settings = settings;
+        self.apply(&sources, "settings reloaded");
     }
 
     /// Applies the content of the registry.
     pub fn replace_registry(&self, registry: RegistryContent) {
-        self.replace("registry changed", |sources| sources.registry = registry);
+        let mut sources = self.sources();
+        if sources.registry != registry {
+            sources.registry = registry;
+            self.apply(&sources, "registry changed");
+        }
     }
 
     /// Locked until the result is applied, so that an older result cannot replace a newer one.
-    fn replace(&self, event: &'static str, change: impl FnOnce(&mut Sources)) {
-        let sources = self.sources.lock();
-        let mut sources = sources.unwrap_or_else(PoisonError::into_inner);
-        change(&mut sources);
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, sources: &Sources, event: &'static str) {
         let new = sources.settings.with_registry(&sources.registry);
         let old = self.verifier.access();
         self.verifier.replace_access(new.clone());

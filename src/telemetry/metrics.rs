@@ -1,7 +1,8 @@
 //! The page for Prometheus: `/metrics` on a separate address, never on the public port.
 //!
 //! Requests, store operations and key fetches are counted as they happen. All other values are read
-//! during a scrape. A label has a fixed set of values, or is a tenant that the operator has listed.
+//! during a scrape. A label has a fixed set of values, or is a tenant that the operator has listed or
+//! that is near its limit of tasks.
 
 use std::{
     fmt,
@@ -60,7 +61,7 @@ pub fn router(sources: MetricsSources) -> Router {
     registry.register("http_request_duration_seconds", help, seconds);
     let help = "Rejected and failed requests by reason";
     registry.register("refusals", help, sources.requests.refusals.clone());
-    let help = "Used part of the task limit, of tenants that use at least 80 %";
+    let help = "Used part of the task limit at the last created task, from 80 % on";
     let used = sources.tasks.metrics().used_ratio.clone();
     registry.register("task_limit_used_ratio", help, used);
     let help = "Duration of task store operations, in seconds";

@@ -23,7 +23,7 @@ const BUCKETS: [f64; 11] = [
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
     pub(super) seconds: Family<Labels, Histogram>,
-    /// The used part of the limit, of tenants near their limit.
+    /// The used part of the limit at the last created task, of tenants near their limit.
     pub(super) used_ratio: Family<UsageLabels, Gauge<f64, AtomicU64>>,
 }
 
@@ -38,6 +38,13 @@ pub(super) struct Labels {
     outcome: &'static str,
 }
 
+impl UsageLabels {
+    fn new(tenant: TenantId) -> Self {
+        let tenant = tenant.to_string();
+        Self { tenant }
+    }
+}
+
 impl Default for StoreMetrics {
     fn default() -> Self {
         Self {
@@ -48,11 +55,14 @@ impl Default for StoreMetrics {
 }
 
 impl StoreMetrics {
+    /// Forgets how much of its limit a tenant uses, after it has deleted a task.
+    pub(crate) fn forget_usage(&self, tenant: TenantId) {
+        self.used_ratio.remove(&UsageLabels::new(tenant));
+    }
+
     /// Records how much of its limit a tenant uses. Tenants far from their limit have no series.
     pub(crate) fn record_usage(&self, tenant: TenantId, usage: Usage) {
-        let labels = UsageLabels {
-            tenant: tenant.to_string(),
-        };
+        let labels = UsageLabels::new(tenant);
         if usage.is_near_limit() {
             #[expect(clippy::cast_precision_loss, reason = "a ratio for a chart")]
             let ratio = usage.count as f64 / usage.max as f64;

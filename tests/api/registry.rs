@@ -427,7 +427,7 @@ async fn erased_tenant_leaves_nothing_behind() {
         let erased = replicas.run_with_input(&erase, CONTOSO.id);
         let output = String::from_utf8_lossy(&erased.stdout).into_owned();
         assert!(
-            output.contains(&format!("{count} tasks erased")),
+            output.contains(&format!("Deleted tasks: {count}")),
             "{output}"
         );
     }

@@ -132,8 +132,8 @@ pub(super) struct TenantIdArgument {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct KeyIds {
-    /// Key IDs: the `kid` in a token's header
-    #[arg(required = true, value_name = "KEY_ID", value_parser = parse_key_id, allow_hyphen_values = true)]
+    /// Key IDs: the `kid` in a token's header. Write -- before an ID that starts with a hyphen
+    #[arg(required = true, value_name = "KEY_ID", value_parser = parse_key_id)]
     ids: Vec<String>,
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn erase(
     };
     let data = TenantData::connect(database, tenant).await?;
     let count = data.count().await?;
-    eprintln!("This deletes {count} tasks of {tenant}. Type the tenant's ID again to continue:");
+    eprintln!("Tasks to delete: {count}. Type the tenant's ID again to continue:");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if answer.trim().parse() != Ok(tenant) {
@@ -91,6 +91,6 @@ pub(super) async fn erase(
     }
     bar.finish_and_clear();
     registry.log_erasure(tenant, erased).await?;
-    writeln!(io::stdout(), "{tenant}: {erased} tasks erased")?;
+    writeln!(io::stdout(), "{tenant}: erased. Deleted tasks: {erased}")?;
     Ok(())
 }

@@ -176,6 +176,15 @@ impl Registry {
 
     /// Returns whether none of the tenants is allowed by the settings of this folder.
     pub(super) async fn remove(&self, tenants: &[TenantId]) -> anyhow::Result<bool> {
+        for tenant in self.client.tenants().await? {
+            if tenant.status == Status::Suspended && tenants.contains(&tenant.tenant_id) {
+                let tenant = tenant.tenant_id;
+                eprintln!(
+                    "{tenant}: its suspension ends, too. A replica whose settings list it, or with \
+                     ALLOW_ANY_TENANT=true, admits its users again."
+                );
+            }
+        }
         let remove = async |tenant| self.client.remove(tenant, &self.by).await;
         self.for_each(tenants, remove, |outcome| match outcome {
             Outcome::Unknown | Outcome::Unchanged => "not in the registry",
@@ -257,7 +266,8 @@ impl Registry {
         for entry in entries {
             let outcome = match change(entry.clone()).await {
                 Ok(outcome) => outcome,
-                Err(error) => bail!("{entry}: {error}. Entries before this one were changed."),
+                Err(error) if outcomes.is_empty() => bail!("{entry}: {error}"),
+                Err(error) => bail!("{entry}: {error}. The entries before it were processed."),
             };
             let text = describe(outcome);
             bar.suspend(|| writeln!(io::stdout(), "{entry}: {text}"))?;

@@ -217,6 +217,8 @@ impl Tasks {
                 Store::Postgres(tasks) => Box::pin(tasks.remove(tenant, id)).await,
             }
         };
-        self.metrics.observe("remove", result).await
+        let result = self.metrics.observe("remove", result).await;
+        self.metrics.forget_usage(tenant);
+        result
     }
 }

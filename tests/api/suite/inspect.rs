@@ -295,7 +295,7 @@ async fn inspect_names_tenant_scope_role_and_key_problems() {
             none,
             entra.v1(NORTHWIND, ADMIN).sign(),
             "403",
-            "is not in ALLOWED_TENANT_IDS",
+            "is neither in ALLOWED_TENANT_IDS nor active in the registry",
         ),
         (
             none,
@@ -333,12 +333,7 @@ async fn inspect_names_tenant_scope_role_and_key_problems() {
             "403",
             "its roles (NotARole; none of them is an app role of this API",
         ),
-        (
-            &revoked,
-            good().sign(),
-            "401",
-            ", which REVOKED_KEY_IDS lists",
-        ),
+        (&revoked, good().sign(), "401", ", which is revoked"),
         (
             none,
             entra.v2(CONTOSO, ADMIN).with("ver", "1.0").sign(),

@@ -199,6 +199,6 @@ CREATE OR REPLACE FUNCTION {schema}.log_erasure(in_id uuid, in_count bigint, in_
 RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM {schema}.lock_registry();
-    PERFORM {schema}.log_change(in_count || ' tasks erased', in_id::text, in_by);
+    PERFORM {schema}.log_change('tasks erased: ' || in_count, in_id::text, in_by);
     RETURN 'changed';
 END $$;
