@@ -21,6 +21,7 @@ pub(crate) struct Health {
 /// Whether the process is running. Checks no dependencies.
 #[utoipa::path(
     get,
+    operation_id = "getHealth",
     path = "/health",
     responses((status = 200, description = "The process is running", body = Health)),
 )]
@@ -31,6 +32,7 @@ pub(crate) async fn health() -> Json<Health> {
 /// Whether the service can handle requests, or what is missing.
 #[utoipa::path(
     get,
+    operation_id = "getReadiness",
     path = "/ready",
     responses(
         (status = 200, description = "The service is ready to handle requests", body = Health),

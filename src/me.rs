@@ -36,6 +36,7 @@ pub(crate) struct Me {
 /// Returns the verified caller.
 #[utoipa::path(
     get,
+    operation_id = "getMe",
     path = "/api/me",
     responses((status = 200, description = "The caller", body = Me), Auth, Unavailable),
 )]

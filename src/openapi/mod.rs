@@ -5,6 +5,8 @@
 
 mod page;
 
+use std::collections::BTreeMap;
+
 use axum::{
     Router,
     body::Bytes,
@@ -14,7 +16,7 @@ use axum::{
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
     openapi::{
-        self, HeaderBuilder, KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat,
+        self, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat,
         SecurityRequirement, Type,
         path::{Operation, PathItem},
         security::{
@@ -67,7 +69,7 @@ pub struct Docs {
 )]
 struct Description;
 
-/// The names of the security schemes.
+/// The names of the security schemes. The page offers one: with two, users would not know which to use.
 const ENTRA: &str = "entra";
 const BEARER: &str = "bearer";
 
@@ -75,16 +77,7 @@ const BEARER: &str = "bearer";
 pub fn document(docs: &Docs) -> openapi::OpenApi {
     let mut document = Description::openapi();
     let components = document.components.get_or_insert_default();
-    let bearer = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .bearer_format("JWT")
-        .description(Some(
-            "An access token for this API that Entra issued to a user",
-        ))
-        .build();
-    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
-    let mut requirements = vec![SecurityRequirement::new(BEARER, [""; 0])];
-    if docs.spa_client_id.is_some() {
+    let requirement = if docs.spa_client_id.is_some() {
         let scopes = docs.scopes();
         let known = scopes
             .iter()
@@ -96,8 +89,18 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
         );
         let flow = Flow::AuthorizationCode(AuthorizationCode::new(authorize, token, known));
         components.add_security_scheme(ENTRA, SecurityScheme::OAuth2(OAuth2::new([flow])));
-        requirements.insert(0, SecurityRequirement::new(ENTRA, scopes));
-    }
+        SecurityRequirement::new(ENTRA, scopes)
+    } else {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some(
+                "An access token for this API that Entra issued to a user",
+            ))
+            .build();
+        components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+        SecurityRequirement::new(BEARER, [""; 0])
+    };
     for (path, item) in &mut document.paths.paths {
         for (_, operation) in operations(item) {
             for response in operation.responses.responses.values_mut() {
@@ -108,18 +111,40 @@ pub fn document(docs: &Docs) -> openapi::OpenApi {
                         .insert("X-Request-Id".to_owned(), request_id.into());
                 }
             }
-            let tag = if path.starts_with("/api/") {
-                "API"
+            share_rejections(operation, &mut components.responses);
+            let tag = if path.starts_with("/api/tasks") {
+                "Tasks"
+            } else if path.starts_with("/api/") {
+                "Caller"
             } else {
                 "Operation"
             };
             operation.tags = Some(vec![tag.to_owned()]);
             if path.starts_with("/api/") {
-                operation.security = Some(requirements.clone());
+                operation.security = Some(vec![requirement.clone()]);
             }
         }
     }
     document
+}
+
+/// Describes each rejection once, for all operations that have the same one.
+fn share_rejections(
+    operation: &mut Operation,
+    shared: &mut BTreeMap<String, RefOr<openapi::Response>>,
+) {
+    for (status, response) in &mut operation.responses.responses {
+        if status.starts_with('2') {
+            continue;
+        }
+        let name = format!("Error{status}");
+        let first = shared
+            .entry(name.clone())
+            .or_insert_with(|| response.clone());
+        if first == response {
+            *response = RefOr::Ref(Ref::from_response_name(name));
+        }
+    }
 }
 
 /// The methods of all operations, without duplicates.

@@ -88,7 +88,13 @@ fn files(docs: &Docs) -> Vec<File> {
         }
         None => Config::new(DESCRIPTION),
     };
-    let config = config.validator_url("none").display_request_duration(true);
+    let config = config
+        .validator_url("none")
+        .display_request_duration(true)
+        // Without the bar that opens the description of another API.
+        .use_base_layout()
+        // The sign-in survives a reload of the page.
+        .persist_authorization(true);
     // The page contacts the authority only to sign users in.
     let policy = format!(
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \

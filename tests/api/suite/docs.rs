@@ -105,10 +105,29 @@ async fn openapi_document_matches_the_routes() {
 }
 
 #[tokio::test]
+async fn equal_rejections_are_described_once() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let mut inline = Vec::new();
+    for (method, path, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            if !status.starts_with('2') && response["$ref"].is_null() {
+                inline.push((method.clone(), path.clone(), status.clone()));
+            }
+        }
+    }
+    // The caller may see a task and not be allowed to change it.
+    let path = "/api/tasks/{id}".to_owned();
+    assert_eq!(inline, [(Method::PATCH, path, "404".to_owned())]);
+}
+
+#[tokio::test]
 async fn docs_page_signs_in_with_spa_client_id() {
     let app = TestApp::start_with(&[("AZURE_SPA_CLIENT_ID", SPA_CLIENT_ID)]).await;
     let document = document(&app).await;
-    let flow = &document["components"]["securitySchemes"]["entra"]["flows"]["authorizationCode"];
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(schemes.as_object().unwrap().len(), 1, "one way to sign in");
+    let flow = &schemes["entra"]["flows"]["authorizationCode"];
     for (member, endpoint) in [("authorizationUrl", "authorize"), ("tokenUrl", "token")] {
         let url = format!(
             "{}/organizations/oauth2/v2.0/{endpoint}",
@@ -126,6 +145,8 @@ async fn docs_page_signs_in_with_spa_client_id() {
         SPA_CLIENT_ID,
         &scope,
         "\"usePkceWithAuthorizationCodeGrant\": true",
+        "\"persistAuthorization\": true",
+        "\"layout\": \"BaseLayout\"",
     ] {
         assert!(page.contains(text), "{text}: {page}");
     }
