@@ -28,7 +28,12 @@ use crate::{
     health::{health, ready},
     me::me,
     openapi::{self, Docs},
-    tasks::{handlers, request::MAX_BODY_BYTES, response::TaskQuota, store::Tasks},
+    tasks::{
+        handlers,
+        request::MAX_BODY_BYTES,
+        response::{Replayed, TaskQuota},
+        store::Tasks,
+    },
     telemetry::request::{REQUEST_ID, RequestMetrics, observe},
 };
 
@@ -104,6 +109,7 @@ fn cors(allowed_origins: &[HeaderValue]) -> CorsLayer {
             RETRY_AFTER,
             REQUEST_ID,
             TaskQuota::NAME,
+            Replayed::NAME,
         ])
         .max_age(PREFLIGHT_MAX_AGE)
 }

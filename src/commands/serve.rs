@@ -1,10 +1,10 @@
 //! `serve`: reads the settings, starts the service, and shuts it down.
 
-use std::{future, path::Path, sync::Arc};
+use std::{future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures_util::future::OptionFuture;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
     auth::Verifier,
@@ -21,6 +21,9 @@ use crate::{
         request::RequestMetrics,
     },
 };
+
+/// How often expired idempotency keys are deleted.
+const FORGET_KEYS_EVERY: Duration = Duration::from_hours(1);
 
 /// The maximum number of connections to the metrics address. Prometheus needs one.
 const METRICS_CONNECTIONS: usize = 16;
@@ -89,6 +92,7 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
     }
     tracing::info!(address = %listener.local_addr()?, "listening");
 
+    tokio::spawn(forget_expired_keys(tasks.clone(), Arc::clone(&verifier)));
     tokio::spawn(reloader.run(access, tasks, variables));
     tokio::spawn(OptionFuture::from(watcher.map(Watcher::run)));
     tokio::spawn(async move { verifier.keep_keys_fresh().await });
@@ -97,4 +101,12 @@ pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
         exporter.finish();
     }
     Ok(())
+}
+
+async fn forget_expired_keys(tasks: Tasks, verifier: Arc<Verifier>) {
+    loop {
+        sleep(FORGET_KEYS_EVERY).await;
+        let tenants = &verifier.access().tenants;
+        tasks.forget_expired_keys(tenants.listed()).await;
+    }
 }

@@ -232,8 +232,17 @@ fn request_response(error: &RequestError) -> ErrorResponse {
 fn store_response(error: &StoreError) -> ErrorResponse {
     match error {
         StoreError::Unavailable(_) => {
-            let detail = "Tasks are unavailable. Try again later.";
+            let detail = "Tasks are unavailable. Try again later: repeating the request is safe.";
             ErrorResponse::unavailable(detail, STORE_RETRY_AFTER)
+        }
+        StoreError::Unacknowledged(_) => {
+            let detail = "Tasks are unavailable. The task may have been created: look at the list \
+                          before you try again.";
+            ErrorResponse::unavailable(detail, STORE_RETRY_AFTER)
+        }
+        StoreError::KeyReused => {
+            let detail = "The Idempotency-Key was used for another request. Use a new one.";
+            ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }
         StoreError::Full { max } => {
             let detail = format!(

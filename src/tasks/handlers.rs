@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::{
     Created, NewTask, Page, TaskUpdate,
-    request::{CreateTask, TaskPath},
-    response::{TaskBody, TaskFields, TaskList, TaskQuota, VisibleTask},
+    request::{CreateTask, RequestKey, TaskPath},
+    response::{Replayed, TaskBody, TaskFields, TaskList, TaskQuota, VisibleTask},
     store::Tasks,
 };
 use crate::{
@@ -75,15 +75,24 @@ pub(crate) async fn get(
 }
 
 /// Creates a task that the caller owns.
+///
+/// With an `Idempotency-Key`, the request can be repeated for 24 hours: the task is created once, and
+/// each response is the first one.
 #[utoipa::path(
     post,
     operation_id = "createTask",
     path = "/api/tasks",
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "A new random value for each task, 1 to 255 visible ASCII characters")),
     request_body = CreateTask,
     responses(
         (status = 200, description = "The task", body = TaskFields,
-            headers(("Task-Quota" = String, description =
-                "From 80 % of the organization's limit of tasks on: `used=80000, max=100000`"))),
+            headers(
+                ("Task-Quota" = String, description =
+                    "From 80 % of the organization's limit of tasks on: `used=80000, max=100000`"),
+                ("Idempotent-Replayed" = String, description =
+                    "`true` if an earlier request with the same key created the task"),
+            )),
         (status = 409, description = "The organization has reached its limit of tasks", body = ErrorBody),
         Invalid,
         Body,
@@ -95,17 +104,24 @@ pub(crate) async fn create(
     editor: Editor,
     State(tasks): State<Tasks>,
     State(verifier): State<Arc<Verifier>>,
+    RequestKey(key): RequestKey,
     new: CreateTask,
-) -> Result<(Option<TaskQuota>, Json<TaskBody>), ApiError> {
+) -> Result<(Option<TaskQuota>, Option<Replayed>, Json<TaskBody>), ApiError> {
     let owner = editor.principal().owner();
     let own_max = verifier.profile(owner.tenant).max_tasks;
     let new = NewTask {
         content: new.into(),
         owner_name: editor.principal().name().to_owned(),
+        key,
     };
-    let Created { task, usage } = tasks.insert(owner, new, own_max).await?;
+    let Created {
+        task,
+        usage,
+        is_replayed,
+    } = tasks.insert(owner, new, own_max).await?;
     let quota = usage.is_near_limit().then_some(TaskQuota(usage));
-    Ok((quota, Json(TaskBody(task))))
+    let replayed = is_replayed.then_some(Replayed);
+    Ok((quota, replayed, Json(TaskBody(task))))
 }
 
 /// Changes a task.

@@ -9,8 +9,9 @@ pub mod response;
 pub mod store;
 pub mod title;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use utoipa::{IntoParams, ToSchema};
@@ -47,7 +48,14 @@ pub struct NewTask {
     pub content: Content,
     /// The owner's current name.
     pub owner_name: String,
+    /// With a key, a repeated request creates one task.
+    pub key: Option<IdempotencyKey>,
 }
+
+/// A client's name for a request that it may repeat, remembered for a day for each user. The rules
+/// are those of draft-ietf-httpapi-idempotency-key-header.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct IdempotencyKey(Arc<str>);
 
 /// A created task, and how much of the tenant's limit is used.
 pub struct Created {
@@ -55,6 +63,8 @@ pub struct Created {
     pub task: Arc<Task>,
     /// The tenant's number of tasks.
     pub usage: Usage,
+    /// Whether an earlier request with the same key created the task.
+    pub is_replayed: bool,
 }
 
 /// A tenant's number of tasks and its limit.
@@ -106,6 +116,15 @@ pub enum StoreError {
     #[error("the task store is unavailable: {0}")]
     #[strum(serialize = "store_unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Like `Unavailable`, for a creation without a key. A client that repeats it may create a second
+    /// task.
+    #[error("the task store is unavailable: {0}")]
+    #[strum(serialize = "store_unacknowledged")]
+    Unacknowledged(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The user has used the key for another request.
+    #[error("the idempotency key was used for another request")]
+    #[strum(serialize = "idempotency_key_reused")]
+    KeyReused,
     /// The tenant has reached its limit of tasks.
     #[error("the tenant has reached its limit of {max} tasks")]
     #[strum(serialize = "too_many_tasks")]
@@ -115,7 +134,34 @@ pub enum StoreError {
     },
 }
 
+impl IdempotencyKey {
+    /// How long a key is remembered.
+    pub const LIFETIME: Duration = Duration::from_hours(24);
+
+    /// Parses a key of 1 to 255 visible ASCII characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_valid = is_visible && (1..=255).contains(&text.len());
+        is_valid.then(|| Self(text.into()))
+    }
+
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Content {
+    /// A digest with which two requests with the same key are compared.
+    fn digest(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        context.update(&[u8::from(self.completed)]);
+        context.update(self.title.as_str().as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
     /// Applies an update.
     pub fn apply(&mut self, update: TaskUpdate) {
         let TaskUpdate { title, completed } = update;

@@ -19,7 +19,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use super::{
-    Content, Page, TaskUpdate,
+    Content, IdempotencyKey, Page, TaskUpdate,
     title::{Title, TitleError},
 };
 use crate::ids::TaskId;
@@ -37,6 +37,10 @@ pub struct CreateTask {
 /// The `{id}` of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskPath(pub TaskId);
+
+/// The `Idempotency-Key` of a request, if it has one.
+#[derive(Clone, Debug)]
+pub struct RequestKey(pub Option<IdempotencyKey>);
 
 /// Why a path, a query or a body is rejected.
 #[derive(Clone, Debug, Error, IntoStaticStr, VariantNames)]
@@ -57,7 +61,7 @@ pub enum RequestError {
 /// What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The location: `body`, `path` or `query`, then the member's name.
+    /// The location: `body`, `header`, `path` or `query`, then the member's name.
     pub loc: Vec<&'static str>,
     /// What is wrong.
     pub msg: String,
@@ -147,6 +151,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         });
         let (limit, after) = both(limit, after)?;
         Ok(Self { limit, after })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestKey {
+    type Rejection = RequestError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RequestError> {
+        const NAME: &str = "Idempotency-Key";
+        let mut values = parts.headers.get_all(NAME).iter();
+        let Some(value) = values.next() else {
+            return Ok(Self(None));
+        };
+        let key = value.to_str().ok().and_then(IdempotencyKey::parse);
+        let key = key.filter(|_| values.next().is_none()).ok_or_else(|| {
+            let message = "Input should be one key of 1 to 255 visible ASCII characters";
+            FieldError::new(&["header", NAME], message, "value_error")
+        })?;
+        Ok(Self(Some(key)))
     }
 }
 

@@ -49,6 +49,24 @@ pub struct TaskBody(pub(crate) Arc<Task>);
 /// A task that a caller with this reach reads. An Admin also gets the owner's id.
 pub struct VisibleTask(pub(crate) Arc<Task>, pub(crate) Reach);
 
+/// The header `Idempotent-Replayed`: an earlier request with the same key created the task.
+pub(crate) struct Replayed;
+
+impl Replayed {
+    /// The name of the header.
+    pub(crate) const NAME: HeaderName = HeaderName::from_static("idempotent-replayed");
+}
+
+impl IntoResponseParts for Replayed {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        let value = HeaderValue::from_static("true");
+        parts.headers_mut().insert(Self::NAME, value);
+        Ok(parts)
+    }
+}
+
 /// The header `Task-Quota`: how much of its limit a tenant uses, as a dictionary (RFC 9651).
 pub(crate) struct TaskQuota(pub(crate) Usage);
 

@@ -84,7 +84,8 @@ impl StoreMetrics {
         let outcome = match &result {
             Ok(_) => "ok",
             Err(StoreError::Full { .. }) => "full",
-            Err(StoreError::Unavailable(_)) => "unavailable",
+            Err(StoreError::KeyReused) => "key_reused",
+            Err(StoreError::Unavailable(_) | StoreError::Unacknowledged(_)) => "unavailable",
         };
         let labels = Labels { operation, outcome };
         let seconds = started_at.elapsed().as_secs_f64();

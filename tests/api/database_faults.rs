@@ -71,7 +71,7 @@ async fn check_reports_on_the_database_without_changing_it() {
         ("ok        database".to_owned(), Some(0))
     );
     for _ in 0..2 {
-        let pending = "ok        database; pending migrations at the next start: 3";
+        let pending = "ok        database; pending migrations at the next start: 4";
         assert_eq!(
             check(fresh.url()),
             (pending.to_owned(), Some(0)),
@@ -104,20 +104,50 @@ async fn wait_until_ready(app: &TestApp) {
 
 /// Asserts that requests that use the store get 503, and that all others are unaffected.
 async fn assert_only_tasks_are_unavailable(app: &TestApp) {
-    for (method, path, body) in [
-        (Method::GET, "/api/tasks", None),
-        (Method::POST, "/api/tasks", Some(title_body("x"))),
-        (Method::PATCH, "/api/tasks/1", Some(completed_body(true))),
-        (Method::DELETE, "/api/tasks/1", None),
+    let safe = "Try again later: repeating the request is safe.";
+    let uncertain = "The task may have been created: look at the list before you try again.";
+    for (method, path, body, key, advice) in [
+        (Method::GET, "/api/tasks", None, None, safe),
+        (
+            Method::POST,
+            "/api/tasks",
+            Some(title_body("x")),
+            None,
+            uncertain,
+        ),
+        (
+            Method::POST,
+            "/api/tasks",
+            Some(title_body("x")),
+            Some("key"),
+            safe,
+        ),
+        (
+            Method::PATCH,
+            "/api/tasks/1",
+            Some(completed_body(true)),
+            None,
+            safe,
+        ),
+        (Method::DELETE, "/api/tasks/1", None, None, safe),
     ] {
-        let answer = app.send_as((CONTOSO, ADMIN), method, path, body).await;
+        let mut request = app.request(method, path);
+        request = request.bearer_auth(app.entra.v1(CONTOSO, ADMIN).sign());
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json");
+            request = request.body(body.to_string());
+        }
+        let answer = answer(request).await;
         assert_eq!(
             answer.status,
             StatusCode::SERVICE_UNAVAILABLE,
             "{path}: {}",
             answer.body
         );
-        assert_eq!(answer.detail(), "Tasks are unavailable. Try again later.");
+        assert_eq!(answer.detail(), format!("Tasks are unavailable. {advice}"));
         assert!(answer.header("retry-after").is_some(), "{path}");
     }
     let answer = ready(app).await;
@@ -586,4 +616,52 @@ async fn wrong_password_behind_a_pooler_stops_the_start() {
         let is_error = Tasks::open(&store).await.is_err();
         assert_eq!(is_error, is_rejected, "{code} {message}");
     }
+}
+
+/// Keys are remembered for a day. Expired ones are deleted in batches, and until then have no effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_keys_have_no_effect_and_are_deleted() {
+    let app = TestApp::start().await;
+    let database = app.database.as_ref().unwrap();
+    let create = async || {
+        let request = app.request(Method::POST, "/api/tasks");
+        let request = request.bearer_auth(app.entra.v1(CONTOSO, ADMIN).sign());
+        let request = request.header("content-type", "application/json");
+        let request = request.header("idempotency-key", "key");
+        answer(request.body(title_body("x").to_string())).await
+    };
+    assert_eq!(create().await.json()["id"], 1);
+    assert_eq!(create().await.json()["id"], 1);
+    let client = database.connect().await;
+    let age = async |hours: u32, others: u32| {
+        let sql = format!(
+            "{}; UPDATE idempotency_keys SET created_at = now() - interval '{hours} hours'; \
+             INSERT INTO idempotency_keys SELECT tenant_id, user_id, 'old-' || n, request_digest, task_id, \
+             owner_name, created_at FROM idempotency_keys, generate_series(1, {others}) AS n WHERE key = 'key'; \
+             COMMIT",
+            postgres::begin(CONTOSO)
+        );
+        client.batch_execute(&sql).await.unwrap();
+    };
+    let count = async || {
+        client
+            .batch_execute(&postgres::begin(CONTOSO))
+            .await
+            .unwrap();
+        let sql = "SELECT count(*) FROM idempotency_keys";
+        let count: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+        client.batch_execute("COMMIT").await.unwrap();
+        count
+    };
+    let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", &database.url())]);
+    let config = Config::parse(&settings).unwrap();
+    let tasks = Tasks::open(&config.store).await.unwrap();
+    let tenants = [CONTOSO.id.parse().unwrap()].into();
+    age(23, 1200).await;
+    tasks.forget_expired_keys(&tenants).await;
+    assert_eq!(count().await, 1201);
+    age(24, 0).await;
+    assert_eq!(create().await.json()["id"], 2, "the key has expired");
+    tasks.forget_expired_keys(&tenants).await;
+    assert_eq!(count().await, 1);
 }

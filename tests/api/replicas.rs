@@ -38,6 +38,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The number of concurrent clients, half of them in each tenant.
 const CLIENTS: usize = 8;
 
+/// The number of clients that send a key with each creation and repeat it until it is acknowledged.
+const KEYED_CLIENTS: usize = 4;
+
 /// Replicas of the service. A replacement takes the index of the replica that it replaces.
 struct Replicas {
     entra: MockEntra,
@@ -101,6 +104,7 @@ impl Replicas {
                 http: http_client(),
                 addresses: Arc::clone(&self.addresses),
                 next_replica: number,
+                key: None,
                 acknowledged: Arc::clone(&acknowledged),
                 record: Record {
                     tenant,
@@ -176,6 +180,8 @@ struct Record {
     /// The titles of tasks whose creation was not acknowledged.
     unacknowledged: BTreeSet<String>,
     requests: usize,
+    /// The creations that were made by an earlier request with the same key.
+    replayed: usize,
     failures: Vec<String>,
 }
 
@@ -186,6 +192,8 @@ struct LoadClient {
     http: reqwest::Client,
     addresses: Arc<RwLock<Vec<String>>>,
     next_replica: usize,
+    /// The key of the creation in progress.
+    key: Option<String>,
     acknowledged: Arc<AtomicUsize>,
     record: Record,
 }
@@ -211,10 +219,17 @@ impl LoadClient {
     }
 
     async fn create(&mut self, title: &str) -> Option<u64> {
-        let Some(task) = self
-            .send(Method::POST, "/api/tasks", Some(title_body(title)))
-            .await
-        else {
+        self.key = (self.number < KEYED_CLIENTS).then(|| fastrand::u64(..).to_string());
+        let started = Instant::now();
+        let task = loop {
+            let sent = self.send(Method::POST, "/api/tasks", Some(title_body(title)));
+            match sent.await {
+                None if self.key.is_some() => assert!(started.elapsed() < TIMEOUT, "{title}"),
+                answer => break answer,
+            }
+        };
+        self.key = None;
+        let Some(task) = task else {
             self.record.unacknowledged.insert(title.to_owned());
             return None;
         };
@@ -263,6 +278,9 @@ impl LoadClient {
                 .http
                 .request(method.clone(), format!("http://{address}{path}"));
             request = request.bearer_auth(&self.token);
+            if let Some(key) = &self.key {
+                request = request.header("idempotency-key", key);
+            }
             if let Some(body) = &body {
                 request = request
                     .header("content-type", "application/json")
@@ -270,6 +288,9 @@ impl LoadClient {
             }
             match request.send().await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
+                    if answer.headers().contains_key("idempotent-replayed") {
+                        self.record.replayed += 1;
+                    }
                     let Ok(text) = answer.text().await else { break };
                     self.acknowledged.fetch_add(1, Ordering::SeqCst);
                     return Some(serde_json::from_str(&text).unwrap());
@@ -358,12 +379,14 @@ async fn compare(records: &[Record], database: &Client) {
 fn report(scenario: &str, records: &[Record]) {
     let sum = |count: fn(&Record) -> usize| records.iter().map(count).sum::<usize>();
     println!(
-        "{scenario}: {} requests, {} tasks created, {} kept; {} requests failed, {} of them unacknowledged creations",
+        "{scenario}: {} requests, {} tasks created, {} kept; {} requests failed, {} of them unacknowledged creations without a key; \
+         {} repeated creations had been made already",
         sum(|record| record.requests),
         sum(|record| record.created.len()),
         sum(|record| record.tasks.len()),
         sum(|record| record.failures.len()),
         sum(|record| record.unacknowledged.len()),
+        sum(|record| record.replayed),
     );
 }
 
@@ -467,7 +490,7 @@ async fn replicas_started_together_share_schema_and_ids() {
         .query("SELECT step FROM schema_steps", &[])
         .await
         .unwrap();
-    assert_eq!(steps.len(), 3);
+    assert_eq!(steps.len(), 4);
 }
 
 /// Each deleted task decrements the tenant's task count once. The count enforces `MAX_TASKS_PER_TENANT`.

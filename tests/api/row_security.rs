@@ -278,7 +278,7 @@ async fn role_without_table_ownership_is_accepted() {
     let grant = format!(
         "ALTER ROLE {name} NOINHERIT; GRANT {owner} TO {name}; \
          GRANT USAGE ON SCHEMA {schema} TO {name}; GRANT SELECT ON schema_steps TO {name}; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON tenants, tasks TO {name}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON tenants, tasks, idempotency_keys TO {name}; \
          GRANT SELECT ON allowed_tenants, revoked_keys, registry_log TO {name}"
     );
     database.execute_as_superuser(&grant).await;
@@ -349,6 +349,7 @@ async fn function_that_citus_does_not_distribute_is_named() {
         INSERT INTO pg_dist_object SELECT 'pg_proc'::regclass, p::regprocedure, 0 FROM unnest(ARRAY[
             'list_tasks(uuid,uuid,bigint,bigint)', 'update_task(uuid,uuid,bigint,text,boolean)',
             'add_task(uuid,uuid,text,text,boolean,bigint)', 'delete_task(uuid,bigint)', 'count_tasks(uuid)',
+            'add_task_once(uuid,uuid,text,text,boolean,bigint,text,bytea)', 'forget_keys(uuid,bigint)',
             'erase_tasks(uuid,bigint)']) AS p;
         INSERT INTO pg_dist_object
             VALUES ('pg_proc'::regclass, 'get_task(uuid,uuid,bigint)'::regprocedure, NULL)";

@@ -253,6 +253,7 @@ async fn create(State(tasks): State<Tasks>, Json(Create { title }): Json<Create>
             completed: false,
         },
         owner_name: EDITOR.full_name().to_owned(),
+        key: None,
     };
     let created = tasks
         .insert(owner(), new, None)

@@ -113,6 +113,7 @@ async fn insert(store: &Tasks, owner: Owner) {
                     completed: false,
                 },
                 owner_name: "Edgar Editor".to_owned(),
+                key: None,
             },
             None,
         )

@@ -11,6 +11,7 @@ use std::{
 
 use dashmap::DashMap;
 
+use super::keys::RememberedKeys;
 use crate::{
     ids::{Owner, Reach, TaskId, TenantId, UserId},
     tasks::{Created, Listing, NewTask, Page, StoreError, Task, TaskUpdate, Usage},
@@ -33,6 +34,7 @@ struct TenantTasks {
     last_id: Option<TaskId>,
     users: HashMap<UserId, UserTasks>,
     by_id: BTreeMap<TaskId, Arc<Task>>,
+    keys: RememberedKeys,
 }
 
 /// One user's tasks.
@@ -72,13 +74,29 @@ impl MemoryTasks {
         // Cloned, so that the map's shard is not locked while this waits for the tenant's lock.
         let tasks = self.tenants.entry(owner.tenant).or_default().clone();
         let mut tasks = tasks.write();
-        if tasks.by_id.len() >= max {
-            return Err(StoreError::Full { max });
+        let request = new.key.clone().map(|key| (key, new.content.digest()));
+        let replayed = match &request {
+            Some((key, digest)) => {
+                tasks.keys.forget_expired();
+                tasks.keys.find(owner.user, key, digest)?
+            }
+            None => None,
+        };
+        let is_replayed = replayed.is_some();
+        let task = match replayed {
+            Some(task) => task,
+            None if tasks.by_id.len() >= max => return Err(StoreError::Full { max }),
+            None => tasks.insert(owner, new),
+        };
+        if let Some((key, digest)) = request.filter(|_| !is_replayed) {
+            tasks.keys.insert(key, digest, Arc::clone(&task));
         }
-        let task = tasks.insert(owner, new);
         let count = tasks.by_id.len();
-        let usage = Usage { count, max };
-        Ok(Created { task, usage })
+        Ok(Created {
+            task,
+            usage: Usage { count, max },
+            is_replayed,
+        })
     }
 
     pub(super) fn update(
@@ -94,6 +112,13 @@ impl MemoryTasks {
     pub(super) fn remove(&self, tenant: TenantId, id: TaskId) {
         if let Some(tasks) = self.tenant(tenant) {
             tasks.write().remove(id);
+        }
+    }
+
+    /// Removes the idempotency keys that have expired.
+    pub(super) fn forget_expired_keys(&self) {
+        for tasks in &self.tenants {
+            tasks.write().keys.forget_expired();
         }
     }
 
@@ -147,6 +172,7 @@ impl TenantTasks {
         let NewTask {
             content,
             owner_name,
+            key: _,
         } = new;
         let owner_name = match self.users.get_mut(&owner.user) {
             Some(own) => own.share_name(owner_name),

@@ -3,10 +3,12 @@
 //! Every operation on tasks takes the tenant, so none can reach another tenant's tasks. The store
 //! is an enum and not a trait object: an operation in memory is one match and one function call.
 
+mod keys;
 pub mod memory;
 pub mod postgres;
 
 use std::{
+    collections::BTreeSet,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
 };
@@ -166,6 +168,7 @@ impl Tasks {
         new: NewTask,
         own_max: Option<NonZeroU32>,
     ) -> Result<Created, StoreError> {
+        let has_key = new.key.is_some();
         let own_max = own_max.and_then(|max| usize::try_from(max.get()).ok());
         let max = own_max.unwrap_or(self.max_per_tenant);
         let result = async {
@@ -175,18 +178,33 @@ impl Tasks {
             }
         };
         let result = self.metrics.observe("insert", result).await;
+        let result = result.map_err(|error| match error {
+            StoreError::Unavailable(source) if !has_key => StoreError::Unacknowledged(source),
+            error => error,
+        });
         let usage = match &result {
             Ok(created) => Some(created.usage),
             Err(StoreError::Full { max }) => Some(Usage {
                 count: *max,
                 max: *max,
             }),
-            Err(StoreError::Unavailable(_)) => None,
+            Err(
+                StoreError::Unavailable(_) | StoreError::Unacknowledged(_) | StoreError::KeyReused,
+            ) => None,
         };
         if let Some(usage) = usage {
             self.metrics.record_usage(owner.tenant, usage);
         }
         result
+    }
+
+    /// Deletes the expired idempotency keys of these tenants, and of those that have sent requests to
+    /// this replica.
+    pub async fn forget_expired_keys(&self, tenants: &BTreeSet<TenantId>) {
+        match &self.store {
+            Store::Memory(tasks) => tasks.forget_expired_keys(),
+            Store::Postgres(tasks) => tasks.forget_expired_keys(tenants).await,
+        }
     }
 
     /// Changes a task of the tenant and returns it; `None` if there is none within `reach`.

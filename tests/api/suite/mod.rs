@@ -7,6 +7,7 @@ mod connections;
 mod cors;
 mod docs;
 mod http;
+mod idempotency;
 mod inspect;
 mod isolation;
 mod key_life;

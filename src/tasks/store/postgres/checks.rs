@@ -14,7 +14,7 @@ pub struct Inspection {
 }
 
 /// The functions that requests and commands call with a tenant, as `regprocedure` spells them.
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 9] = [
     "list_tasks(uuid,uuid,bigint,bigint)",
     "get_task(uuid,uuid,bigint)",
     "add_task(uuid,uuid,text,text,boolean,bigint)",
@@ -22,6 +22,8 @@ const FUNCTIONS: [&str; 7] = [
     "delete_task(uuid,bigint)",
     "count_tasks(uuid)",
     "erase_tasks(uuid,bigint)",
+    "add_task_once(uuid,uuid,text,text,boolean,bigint,text,bytea)",
+    "forget_keys(uuid,bigint)",
 ];
 
 /// The missing privileges, as `GRANT` statements. The functions run with the caller's rights.
@@ -30,6 +32,8 @@ const MISSING_GRANTS: &str = "
         SELECT string_agg(privilege, ', ') || ' ON ' || name AS privilege
         FROM (VALUES ('tasks', 'SELECT'), ('tasks', 'INSERT'), ('tasks', 'UPDATE'),
             ('tasks', 'DELETE'), ('tenants', 'SELECT'), ('tenants', 'INSERT'), ('tenants', 'UPDATE'),
+            ('idempotency_keys', 'SELECT'), ('idempotency_keys', 'INSERT'),
+            ('idempotency_keys', 'UPDATE'), ('idempotency_keys', 'DELETE'),
             ('allowed_tenants', 'SELECT'), ('revoked_keys', 'SELECT'), ('registry_log', 'SELECT')
         ) AS needed (name, privilege)
         WHERE NOT has_table_privilege(to_regclass(name), privilege)
@@ -55,7 +59,7 @@ const NOT_DISTRIBUTED: &str = "
 
 /// One row of booleans: what must hold for the tables that the search path finds.
 const ISOLATION: &str = "
-    SELECT count(*) = 2
+    SELECT count(*) = 3
             AND count(DISTINCT c.relnamespace) = 1
             AND bool_and((
                 SELECT count(*) = cardinality($1) AND bool_and(f.pronamespace = c.relnamespace)
@@ -71,7 +75,8 @@ const ISOLATION: &str = "
             )
             FROM pg_policy AS p WHERE p.polrelid = c.oid AND p.polpermissive
         )) AS policies
-    FROM pg_class AS c WHERE c.oid IN (to_regclass('tenants'), to_regclass('tasks'))";
+    FROM pg_class AS c
+    WHERE c.oid IN (to_regclass('tenants'), to_regclass('tasks'), to_regclass('idempotency_keys'))";
 
 /// Rejects a role that is exempt from row security, and a server that does not accept writes.
 pub(super) async fn check_role(client: &Client) -> Result<(), DatabaseError> {
@@ -189,22 +194,22 @@ pub(super) async fn check_isolation(client: &Client) -> Result<(), DatabaseError
     let problems = [
         (
             "same_schema",
-            "the search path does not find the tables tenants and tasks and the service's functions \
-             in one schema that the role may use",
+            "the search path does not find the tables tenants, tasks and idempotency_keys and the \
+             service's functions in one schema that the role may use",
         ),
         (
             "active",
-            "row security does not bind the role of DATABASE_URL: the tables tenants and tasks must \
-             have row level security enabled, and forced if the role owns them",
+            "row security does not bind the role of DATABASE_URL: the tables tenants, tasks and \
+             idempotency_keys must have row level security enabled, and forced if the role owns them",
         ),
         (
             "owned",
-            "the tables tenants and tasks belong to a role of which the role of DATABASE_URL is not \
+            "the tables tenants, tasks and idempotency_keys belong to a role of which the role of DATABASE_URL is not \
              a member",
         ),
         (
             "policies",
-            "the row security policies of the tables tenants and tasks are not those of the \
+            "the row security policies of the tables tenants, tasks and idempotency_keys are not those of the \
              service, or there are more permissive policies",
         ),
     ];

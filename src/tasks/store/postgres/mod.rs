@@ -15,7 +15,7 @@ pub mod tls;
 
 pub use checks::Inspection;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{sync::Mutex, time::Instant};
 use tokio_postgres::{Row, types::Type};
@@ -41,10 +41,19 @@ const GET: &str = "\
 
 const CREATE: &str = "SELECT id, task_count FROM add_task($1, $2, $3, $4, $5, $6)";
 
+const CREATE_ONCE: &str = "\
+    SELECT id, task_count, first_owner_name, outcome \
+    FROM add_task_once($1, $2, $3, $4, $5, $6, $7, $8)";
+
+const FORGET_KEYS: &str = "SELECT deleted FROM forget_keys($1, $2)";
+
 const UPDATE: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM update_task($1, $2, $3, $4, $5)";
 
 const DELETE: &str = "SELECT id FROM delete_task($1, $2)";
+
+/// The number of expired keys that one call deletes.
+const FORGET_AT_ONCE: i64 = 500;
 
 /// How long the result of a readiness probe is cached.
 const PROBE_MAX_AGE: Duration = Duration::from_secs(1);
@@ -167,28 +176,44 @@ impl PostgresTasks {
         let NewTask {
             content,
             owner_name,
+            key,
         } = new;
         // The one character that a PostgreSQL text cannot contain.
         let owner_name = owner_name.replace('\0', "");
-        let call = Call::new(CREATE, owner.tenant)
+        let sql = if key.is_some() { CREATE_ONCE } else { CREATE };
+        let mut call = Call::new(sql, owner.tenant)
             .with(Uuid::from(owner.user), Type::UUID)
             .with(owner_name.clone(), Type::TEXT)
             .with(content.title.as_str().to_owned(), Type::TEXT)
             .with(content.completed, Type::BOOL)
             .with(i64::try_from(max).unwrap_or(i64::MAX), Type::INT8);
+        if let Some(key) = &key {
+            call = call
+                .with(key.as_str().to_owned(), Type::TEXT)
+                .with(content.digest().to_vec(), Type::BYTEA);
+        }
         let rows = self.connections.run(call).await?;
         let Some(row) = rows.first() else {
             return Err(StoreError::Full { max });
         };
         let count = usize::try_from(row.get::<_, i64>("task_count")).unwrap_or(max);
-        let task = Arc::new(Task {
-            id: id(row),
-            owner,
-            owner_name: owner_name.into(),
-            content,
-        });
-        let usage = Usage { count, max };
-        Ok(Created { task, usage })
+        let outcome = key.map_or("created", |_| row.get("outcome"));
+        let is_replayed = outcome == "replayed";
+        let owner_name = match outcome {
+            "other_request" => return Err(StoreError::KeyReused),
+            "replayed" => row.get("first_owner_name"),
+            _ => owner_name,
+        };
+        Ok(Created {
+            task: Arc::new(Task {
+                id: id(row),
+                owner,
+                owner_name: owner_name.into(),
+                content,
+            }),
+            usage: Usage { count, max },
+            is_replayed,
+        })
     }
 
     pub(super) async fn update(
@@ -212,6 +237,30 @@ impl PostgresTasks {
         let call = Call::new(DELETE, tenant).with(i64::from(id), Type::INT8);
         self.connections.run(call).await?;
         Ok(())
+    }
+}
+
+impl PostgresTasks {
+    /// Deletes expired keys in small batches. A failure is retried the next time.
+    pub(super) async fn forget_expired_keys(&self, tenants: &BTreeSet<TenantId>) {
+        let mut tenants = tenants.clone();
+        tenants.extend(self.connections.tenants());
+        for tenant in tenants {
+            loop {
+                let call = Call::new(FORGET_KEYS, tenant).with(FORGET_AT_ONCE, Type::INT8);
+                match self.connections.run(call).await {
+                    Ok(rows)
+                        if rows
+                            .first()
+                            .is_some_and(|row| row.get::<_, i64>(0) == FORGET_AT_ONCE) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot delete expired idempotency keys");
+                        break;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -198,6 +198,11 @@ impl Connections {
         (status.size, status.max_size)
     }
 
+    /// The tenants that have sent requests.
+    pub(super) fn tenants(&self) -> Vec<TenantId> {
+        self.shares.iter().map(|share| *share.key()).collect()
+    }
+
     /// The tenant's limits, cloned so that the map's shard is not locked while a request waits.
     fn share_of(&self, tenant: TenantId) -> TenantShare {
         if let Some(share) = self.shares.get(&tenant) {

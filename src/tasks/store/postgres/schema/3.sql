@@ -165,35 +165,6 @@ BEGIN
     RETURN QUERY SELECT t.task_count FROM {schema}.tenants AS t WHERE t.tenant_id = in_tenant;
 END $$;
 
--- Deletes the oldest tasks of a suspended tenant, and its counters after the last task.
-CREATE OR REPLACE FUNCTION {schema}.erase_tasks(in_tenant uuid, in_limit bigint)
-RETURNS TABLE (erased bigint)
-LANGUAGE plpgsql SECURITY INVOKER AS $$
-DECLARE
-    deleted bigint;
-BEGIN
-    PERFORM set_config('app.tenant', in_tenant::text, true);
-    PERFORM FROM {schema}.allowed_tenants AS a
-        WHERE a.tenant_id = in_tenant AND a.status = 'suspended';
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the tenant is not suspended' USING ERRCODE = '55000';
-    END IF;
-    PERFORM FROM {schema}.tenants AS t WHERE t.tenant_id = in_tenant FOR UPDATE;
-    DELETE FROM {schema}.tasks AS t WHERE t.tenant_id = in_tenant AND t.id <= (
-        SELECT max(o.id) FROM (
-            SELECT s.id FROM {schema}.tasks AS s WHERE s.tenant_id = in_tenant
-            ORDER BY s.id LIMIT in_limit
-        ) AS o
-    );
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    UPDATE {schema}.tenants AS t SET task_count = t.task_count - deleted
-        WHERE t.tenant_id = in_tenant;
-    IF deleted = 0 THEN
-        DELETE FROM {schema}.tenants AS t WHERE t.tenant_id = in_tenant;
-    END IF;
-    RETURN QUERY SELECT deleted;
-END $$;
-
 -- Records that a tenant's tasks were erased.
 CREATE OR REPLACE FUNCTION {schema}.log_erasure(in_id uuid, in_count bigint, in_by text)
 RETURNS text LANGUAGE plpgsql AS $$
