@@ -20,11 +20,12 @@ from .paths import LUA, SERVICE
 from .report import row, spread
 from .service import TIMEOUT_SECONDS, Service
 from .standalone import part_parser, run_part
-from .wrk import run_wrk
+from .wrk import bearer, requests_per_second, run_wrk
 
 STARTS = 15
 FILLS = 3  # of a million tasks: memory hardly varies, and each takes several seconds
 SLICE_SECONDS = 2
+KEYS = 10_000  # as many as a tenant can have in memory
 
 
 def main():
@@ -92,6 +93,38 @@ def task_memory(ready):
     ]
 
 
+def keyed_creation(ready):
+    """Measures what an idempotency key costs a creation with tasks in memory: time, and memory of the newest keys."""
+    rates = {"X-Unused": [], "Idempotency-Key": []}
+    with Service(ready) as service:
+        for _ in range(5):
+            for header, figures in rates.items():
+                options = ["--threads", "1", "--connections", "32", "--duration", f"{SLICE_SECONDS}s"]
+                options += ["--script", LUA / "create_with_header.lua", *bearer(ready, "contoso/editor")]
+                url = f"http://127.0.0.1:{service.port}/api/tasks"
+                figures.append(requests_per_second(run_wrk([*options, url, "--", header])))
+    ratios = [key / plain for plain, key in zip(*rates.values(), strict=True)]
+    grown = []
+    for keyed in [False, True]:
+        with Service(ready) as service:
+            service.add_tasks("fabrikam/editor", KEYS)
+            before = service.resident_bytes()
+            service.add_tasks("contoso/editor", KEYS, keyed=keyed)
+            grown.append(service.resident_bytes() - before)
+    memory = (grown[1] - grown[0]) / KEYS
+    return [
+        row(
+            "POST with an idempotency key ÷ without",
+            statistics.median(ratios),
+            "×",
+            0.85,
+            spread(ratios, "×"),
+            "higher",
+        ),
+        row("memory per idempotency key", memory, "B", None, f"{KEYS:,} keys"),
+    ]
+
+
 def half_open(ready):
     """Measures the latency of a user while 2,000 connections never complete a request."""
     with Service(ready) as service:
@@ -124,6 +157,7 @@ MEASURES = {
     "idle_memory": idle_memory,
     "task_memory": task_memory,
     "growth": growth,
+    "keyed_creation": keyed_creation,
     "half_open": half_open,
     "noisy_neighbor": noisy_neighbor,
     "expensive_token": expensive_token,

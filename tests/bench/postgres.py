@@ -137,6 +137,12 @@ def speed(ready, server, replicas):
             ratio(f"{name} ÷ pgbench, pipelined", figures["one"], figures["pipelined"], bounds[1]),
             ratio(f"{name}: two replicas ÷ one", figures["two"], figures["one"], None),
         ]
+    keyed = {"without": [], "with": []}
+    for _ in range(ROUNDS):
+        for kind, header in [("without", "X-Unused"), ("with", "Idempotency-Key")]:
+            options = ["--script", LUA / "create_with_header.lua", *bearer(ready, "contoso/editor")]
+            keyed[kind].append(run_load(replicas[:1], "/api/tasks", options, [header]))
+    rows.append(ratio("POST with an idempotency key ÷ without", keyed["with"], keyed["without"], 0.85))
     return rows
 
 
@@ -149,13 +155,14 @@ def ratio(name, ours, others, bound):
     return row(name, statistics.median(by_round), "×", bound, note, better="higher")
 
 
-def run_load(replicas, path, wrk_options):
+def run_load(replicas, path, wrk_options, arguments=()):
     """Returns the requests per second of all replicas together. The replicas share the HTTP connections evenly."""
     connections = HTTP_CONNECTIONS // len(replicas)
     options = ["--threads", "1", "--connections", connections, "--duration", f"{SECONDS}s", *wrk_options]
 
     def load(replica):
-        return requests_per_second(run_wrk([*options, f"http://127.0.0.1:{replica.port}{path}"]))
+        url = f"http://127.0.0.1:{replica.port}{path}"
+        return requests_per_second(run_wrk([*options, url, "--", *arguments]))
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return sum(pool.map(load, replicas))

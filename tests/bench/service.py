@@ -97,19 +97,22 @@ class Service:
         threads = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
-    def add_tasks(self, user, count, first=0):
-        """Creates tasks as fast as possible: two connections, each with batches of pipelined requests."""
+    def add_tasks(self, user, count, first=0, keyed=False):
+        """Creates tasks as fast as possible: two connections, each with batches of pipelined requests.
+
+        If `keyed`, each request has an idempotency key.
+        """
         middle, end = first + count // 2, first + count
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            halves = [pool.submit(self.add_in_batches, user, *half) for half in [(first, middle), (middle, end)]]
+            halves = [pool.submit(self.add_in_batches, user, *half, keyed) for half in [(first, middle), (middle, end)]]
         for half in halves:
             half.result()
 
-    def add_in_batches(self, user, start, end):
+    def add_in_batches(self, user, start, end, keyed):
         with RawConnection(self.port) as connection:
             for first in range(start, end, BATCH):
                 numbers = range(first, min(first + BATCH, end))
-                connection.send_batch([create_request(self.tokens[user], number) for number in numbers])
+                connection.send_batch([create_request(self.tokens[user], number, keyed) for number in numbers])
 
 
 def http_request(method, path, token=None, body=None):
@@ -121,12 +124,13 @@ def http_request(method, path, token=None, body=None):
     return "\r\n".join([*lines, "\r\n"]).encode() + (body or b"")
 
 
-def create_request(token, number):
+def create_request(token, number, keyed=False):
     """Returns a request that creates a task with a unique title of 40 characters.
 
     Unique titles prevent a store from sharing equal ones.
     """
-    return create_request_head(token) + b'\r\n\r\n{"title":"water the plants on floor %014d"}' % number
+    key = b"\r\nIdempotency-Key: %d" % number if keyed else b""
+    return create_request_head(token) + key + b'\r\n\r\n{"title":"water the plants on floor %014d"}' % number
 
 
 @functools.cache
