@@ -7,6 +7,7 @@ mod support;
 
 mod database_faults;
 mod database_tls;
+mod histories;
 mod registry;
 mod replicas;
 mod row_security;

@@ -42,16 +42,16 @@ const CLIENTS: usize = 8;
 const KEYED_CLIENTS: usize = 4;
 
 /// Replicas of the service. A replacement takes the index of the replica that it replaces.
-struct Replicas {
-    entra: MockEntra,
+pub(crate) struct Replicas {
+    pub(crate) entra: MockEntra,
     database_url: String,
-    services: Vec<Service>,
+    pub(crate) services: Vec<Service>,
     /// The addresses, in the order of `services`.
     addresses: Arc<RwLock<Vec<String>>>,
 }
 
 impl Replicas {
-    async fn start(count: usize, database_url: &str) -> Self {
+    pub(crate) async fn start(count: usize, database_url: &str) -> Self {
         let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
         let mut replicas = Self {
             entra,
@@ -73,17 +73,22 @@ impl Replicas {
     }
 
     fn launch(&self) -> Service {
+        self.launch_with(&self.database_url)
+    }
+
+    /// Starts a replica that reaches the database at this URL.
+    pub(crate) fn launch_with(&self, database_url: &str) -> Service {
         let allowed = format!("{},{}", CONTOSO.id, FABRIKAM.id);
         Service::start(&[
             ("AZURE_AUTHORITY_HOST", &self.entra.authority),
             ("ALLOWED_TENANT_IDS", &allowed),
-            ("DATABASE_URL", &self.database_url),
+            ("DATABASE_URL", database_url),
             ("RUST_LOG", "warn,tenant_tasks=info,tower_http=off"),
         ])
     }
 
     /// Starts a replacement for a replica that has received a signal, and waits until the old one has exited.
-    async fn replace(&mut self, index: usize) {
+    pub(crate) async fn replace(&mut self, index: usize) {
         let service = self.launch();
         wait_until_ready(&service.address).await;
         self.addresses.write().unwrap()[index].clone_from(&service.address);
@@ -129,7 +134,7 @@ fn http_client() -> reqwest::Client {
         .unwrap()
 }
 
-async fn wait_until_ready(address: &str) {
+pub(crate) async fn wait_until_ready(address: &str) {
     let (http, started) = (http_client(), Instant::now());
     loop {
         match http.get(format!("http://{address}/ready")).send().await {
