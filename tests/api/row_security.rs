@@ -348,8 +348,8 @@ async fn function_that_citus_does_not_distribute_is_named() {
         CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index integer);
         INSERT INTO pg_dist_object SELECT 'pg_proc'::regclass, p::regprocedure, 0 FROM unnest(ARRAY[
             'list_tasks(uuid,uuid,bigint,bigint)', 'update_task(uuid,uuid,bigint,text,boolean)',
-            'add_task(uuid,uuid,text,text,boolean,bigint)', 'delete_task(uuid,bigint)', 'count_tasks(uuid)',
-            'add_task_once(uuid,uuid,text,text,boolean,bigint,text,bytea)', 'forget_keys(uuid,bigint)',
+            'add_task(uuid,uuid,text,text,boolean,bigint,text,bytea)', 'delete_task(uuid,bigint)', 'count_tasks(uuid)',
+            'forget_keys(uuid,bigint)',
             'erase_tasks(uuid,bigint)']) AS p;
         INSERT INTO pg_dist_object
             VALUES ('pg_proc'::regclass, 'get_task(uuid,uuid,bigint)'::regprocedure, NULL)";

@@ -14,15 +14,14 @@ pub struct Inspection {
 }
 
 /// The functions that requests and commands call with a tenant, as `regprocedure` spells them.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 8] = [
     "list_tasks(uuid,uuid,bigint,bigint)",
     "get_task(uuid,uuid,bigint)",
-    "add_task(uuid,uuid,text,text,boolean,bigint)",
+    "add_task(uuid,uuid,text,text,boolean,bigint,text,bytea)",
     "update_task(uuid,uuid,bigint,text,boolean)",
     "delete_task(uuid,bigint)",
     "count_tasks(uuid)",
     "erase_tasks(uuid,bigint)",
-    "add_task_once(uuid,uuid,text,text,boolean,bigint,text,bytea)",
     "forget_keys(uuid,bigint)",
 ];
 

@@ -39,11 +39,9 @@ const LIST: &str = "\
 const GET: &str = "\
     SELECT id, user_id, owner_name, title, completed FROM get_task($1, $2, $3)";
 
-const CREATE: &str = "SELECT id, task_count FROM add_task($1, $2, $3, $4, $5, $6)";
-
-const CREATE_ONCE: &str = "\
+const CREATE: &str = "\
     SELECT id, task_count, first_owner_name, outcome \
-    FROM add_task_once($1, $2, $3, $4, $5, $6, $7, $8)";
+    FROM add_task($1, $2, $3, $4, $5, $6, $7, $8)";
 
 const FORGET_KEYS: &str = "SELECT deleted FROM forget_keys($1, $2)";
 
@@ -180,39 +178,33 @@ impl PostgresTasks {
         } = new;
         // The one character that a PostgreSQL text cannot contain.
         let owner_name = owner_name.replace('\0', "");
-        let sql = if key.is_some() { CREATE_ONCE } else { CREATE };
-        let mut call = Call::new(sql, owner.tenant)
+        let digest = key.as_ref().map(|_| content.digest().to_vec());
+        let call = Call::new(CREATE, owner.tenant)
             .with(Uuid::from(owner.user), Type::UUID)
-            .with(owner_name.clone(), Type::TEXT)
+            .with(owner_name, Type::TEXT)
             .with(content.title.as_str().to_owned(), Type::TEXT)
             .with(content.completed, Type::BOOL)
-            .with(i64::try_from(max).unwrap_or(i64::MAX), Type::INT8);
-        if let Some(key) = &key {
-            call = call
-                .with(key.as_str().to_owned(), Type::TEXT)
-                .with(content.digest().to_vec(), Type::BYTEA);
-        }
+            .with(i64::try_from(max).unwrap_or(i64::MAX), Type::INT8)
+            .with(key.map(|key| key.as_str().to_owned()), Type::TEXT)
+            .with(digest, Type::BYTEA);
         let rows = self.connections.run(call).await?;
         let Some(row) = rows.first() else {
             return Err(StoreError::Full { max });
         };
         let count = usize::try_from(row.get::<_, i64>("task_count")).unwrap_or(max);
-        let outcome = key.map_or("created", |_| row.get("outcome"));
-        let is_replayed = outcome == "replayed";
-        let owner_name = match outcome {
-            "other_request" => return Err(StoreError::KeyReused),
-            "replayed" => row.get("first_owner_name"),
-            _ => owner_name,
-        };
+        let outcome: &str = row.get("outcome");
+        if outcome == "other_request" {
+            return Err(StoreError::KeyReused);
+        }
         Ok(Created {
             task: Arc::new(Task {
                 id: id(row),
                 owner,
-                owner_name: owner_name.into(),
+                owner_name: row.get::<_, &str>("first_owner_name").into(),
                 content,
             }),
             usage: Usage { count, max },
-            is_replayed,
+            is_replayed: outcome == "replayed",
         })
     }
 

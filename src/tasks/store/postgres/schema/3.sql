@@ -133,31 +133,6 @@ BEGIN
     RETURN 'changed';
 END $$;
 
--- Like create_task, and returns the tenant's number of tasks too.
-CREATE OR REPLACE FUNCTION {schema}.add_task(
-    in_tenant uuid, in_owner uuid, in_owner_name text, in_title text, in_completed boolean,
-    in_max_tasks bigint
-) RETURNS TABLE (id bigint, task_count bigint)
-LANGUAGE plpgsql SECURITY INVOKER AS $$
-DECLARE
-    new_id bigint;
-    new_count bigint;
-BEGIN
-    PERFORM set_config('app.tenant', in_tenant::text, true);
-    INSERT INTO {schema}.tenants AS t (tenant_id, last_task_id, task_count, max_tasks)
-        VALUES (in_tenant, 1, 1, in_max_tasks)
-        ON CONFLICT (tenant_id) DO UPDATE SET
-            last_task_id = t.last_task_id + 1, task_count = t.task_count + 1,
-            max_tasks = excluded.max_tasks
-            WHERE t.task_count < excluded.max_tasks
-        RETURNING t.last_task_id, t.task_count INTO new_id, new_count;
-    IF new_id IS NOT NULL THEN
-        INSERT INTO {schema}.tasks (tenant_id, id, user_id, owner_name, title, completed)
-            VALUES (in_tenant, new_id, in_owner, in_owner_name, in_title, in_completed);
-        RETURN QUERY SELECT new_id, new_count;
-    END IF;
-END $$;
-
 CREATE OR REPLACE FUNCTION {schema}.count_tasks(in_tenant uuid) RETURNS TABLE (task_count bigint)
 LANGUAGE plpgsql SECURITY INVOKER AS $$
 BEGIN

@@ -20,10 +20,10 @@ ALTER TABLE {schema}.idempotency_keys FORCE ROW LEVEL SECURITY;
 CREATE POLICY keys_of_setting ON {schema}.idempotency_keys
     USING (tenant_id = current_setting('app.tenant')::uuid);
 
--- Like add_task, for a request that the client may repeat. The key is remembered in the transaction
--- that creates the task. Requests of a tenant wait for each other at the tenant's row, so two with the
--- same key cannot both create a task. Returns no row if the tenant is full and the key is new.
-CREATE OR REPLACE FUNCTION {schema}.add_task_once(
+-- Like create_task, with an optional key, which is remembered in the transaction that creates the task.
+-- Requests of a tenant wait for each other at the tenant's row, so two with the same key cannot both
+-- create a task. Returns no row if the tenant is full and the key is new.
+CREATE OR REPLACE FUNCTION {schema}.add_task(
     in_tenant uuid, in_owner uuid, in_owner_name text, in_title text, in_completed boolean,
     in_max_tasks bigint, in_key text, in_digest bytea
 ) RETURNS TABLE (id bigint, task_count bigint, first_owner_name text, outcome text)
@@ -41,9 +41,11 @@ BEGIN
             max_tasks = excluded.max_tasks
             WHERE t.task_count < excluded.max_tasks
         RETURNING t.last_task_id, t.task_count INTO new_id, new_count;
-    SELECT * INTO first FROM {schema}.idempotency_keys AS k
-        WHERE k.tenant_id = in_tenant AND k.user_id = in_owner AND k.key = in_key
-            AND k.created_at > now() - interval '24 hours';
+    IF in_key IS NOT NULL THEN
+        SELECT * INTO first FROM {schema}.idempotency_keys AS k
+            WHERE k.tenant_id = in_tenant AND k.user_id = in_owner AND k.key = in_key
+                AND k.created_at > now() - interval '24 hours';
+    END IF;
     IF first.task_id IS NOT NULL THEN
         IF new_id IS NOT NULL THEN
             UPDATE {schema}.tenants AS t
@@ -55,13 +57,15 @@ BEGIN
     ELSIF new_id IS NOT NULL THEN
         INSERT INTO {schema}.tasks (tenant_id, id, user_id, owner_name, title, completed)
             VALUES (in_tenant, new_id, in_owner, in_owner_name, in_title, in_completed);
-        -- An expired key may still be there.
-        INSERT INTO {schema}.idempotency_keys
-            (tenant_id, user_id, key, request_digest, task_id, owner_name)
-            VALUES (in_tenant, in_owner, in_key, in_digest, new_id, in_owner_name)
-            ON CONFLICT (tenant_id, user_id, key) DO UPDATE SET
-                request_digest = excluded.request_digest, task_id = excluded.task_id,
-                owner_name = excluded.owner_name, created_at = excluded.created_at;
+        IF in_key IS NOT NULL THEN
+            -- An expired key may still be there.
+            INSERT INTO {schema}.idempotency_keys
+                (tenant_id, user_id, key, request_digest, task_id, owner_name)
+                VALUES (in_tenant, in_owner, in_key, in_digest, new_id, in_owner_name)
+                ON CONFLICT (tenant_id, user_id, key) DO UPDATE SET
+                    request_digest = excluded.request_digest, task_id = excluded.task_id,
+                    owner_name = excluded.owner_name, created_at = excluded.created_at;
+        END IF;
         RETURN QUERY SELECT new_id, new_count, in_owner_name, 'created'::text;
     END IF;
 END $$;
