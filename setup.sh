@@ -7,6 +7,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=src/setup/registration.sh
 source src/setup/registration.sh
+# shellcheck source=src/setup/checks.sh
+source src/setup/checks.sh
+# shellcheck source=src/setup/test_users.sh
+source src/setup/test_users.sh
 
 usage() {
   cat <<'USAGE'
@@ -28,6 +32,7 @@ main() {
   create_work_folder
   sign_in
   find_registrations
+  check_values
   check_permissions
   register_api
   register_spa
@@ -71,7 +76,8 @@ parse_arguments() {
   done
 }
 
-# Sets API and SPA to the existing registrations ({} if there are none), MARK, DELETED_SPA, API_NAME and SPA_NAME.
+# Sets API and SPA to the existing registrations ({} if there are none), MARK, RECORDED_API, DELETED_SPA, API_NAME and
+# SPA_NAME.
 find_registrations() {
   local recorded
   MARK=$(env_note "$ENV_MARK")
@@ -81,10 +87,10 @@ find_registrations() {
   fi
   MARK=${MARK:-$(mark_of "${API_NAME:-tenant-tasks-api}")}
   API='{}' SPA='{}' DELETED_SPA=''
-  recorded=$(env_setting AZURE_API_CLIENT_ID inside || true)
-  if find_application "$recorded" "$MARK.api"; then
+  RECORDED_API=$(env_setting AZURE_API_CLIENT_ID inside || true)
+  if find_application "$RECORDED_API" "$MARK.api"; then
     API=$GRAPH_RESPONSE
-    if [[ -z $recorded ]]; then
+    if [[ -z $RECORDED_API ]]; then
       say "found the API of an earlier run: $MARK"
     fi
   fi
@@ -105,39 +111,6 @@ find_registrations() {
   SPA_NAME=${SPA_NAME:-$(jq -r --arg name "${API_NAME%-api}-spa" '.displayName // $name' <<<"$SPA")}
 }
 
-# Fails before the first change if a later step is known to fail. A permission that cannot be checked here makes
-# Graph reject the step itself.
-check_permissions() {
-  local role upn
-  if [[ $ACCOUNT_TYPE == user ]] && has_no_directory_role; then
-    if may_not_register; then
-      die "$ACCOUNT is not allowed to register apps in this tenant. Ask for the role Application Developer." \
-        'Nothing was changed.'
-    fi
-    if [[ -n $TEST_USERS ]]; then
-      die "$ACCOUNT is allowed to register apps in this tenant, but not to create users. Add --no-test-users or sign" \
-        'in as an administrator. Nothing was changed.'
-    fi
-  fi
-  [[ -n $TEST_USERS ]] || return 0
-  for role in $(role_names); do
-    upn=$(upn_of "$role")
-    if find_user "$upn" && ! has_user_mark; then
-      die "the user $upn already exists and was not created by setup.sh. Add --no-test-users. Nothing was changed."
-    fi
-  done
-}
-
-has_no_directory_role() {
-  graph_once get "/me/transitiveMemberOf/microsoft.graph.directoryRole?\$select=roleTemplateId" &&
-    [[ $(jq '.value | length' <<<"$GRAPH_RESPONSE") == 0 ]]
-}
-
-may_not_register() {
-  graph_once get /policies/authorizationPolicy &&
-    [[ $(jq '.defaultUserRolePermissions.allowedToCreateApps' <<<"$GRAPH_RESPONSE") == false ]]
-}
-
 # Sets API and API_ID.
 register_api() {
   local missing
@@ -152,6 +125,7 @@ register_api() {
 # Sets SPA and SPA_ID.
 register_spa() {
   local missing
+  find_stale_apis
   missing=$(missing_of_spa)
   if [[ $SPA == '{}' ]]; then
     create_application "register the single-page app $SPA_NAME" "$MARK.spa" "$missing"
@@ -160,6 +134,23 @@ register_spa() {
     update_application "the single-page app $SPA_NAME" "$SPA" "$missing"
   fi
   SPA_ID=$(guid_of appId <<<"$SPA")
+}
+
+# Sets STALE_APIS, a JSON array of client IDs: APIs that the single-page app must no longer require. Consent fails with
+# AADSTS650052 while the app requires a deleted API. The API in .env is removed if it was deleted. An API that is
+# required with exactly our scope is removed if it was deleted, or if .env does not show which APIs the operator added.
+find_stale_apis() {
+  local required client
+  STALE_APIS='[]'
+  while IFS= read -r required; do
+    client=$(guid_of resourceAppId <<<"$required")
+    if [[ -z $RECORDED_API ]] || ! graph_read "/applications(appId='$client')?\$select=id"; then
+      say "found an API that the single-page app no longer needs: $client"
+      STALE_APIS=$(jq -c --arg client "$client" '. + [$client]' <<<"$STALE_APIS")
+    fi
+  done < <(jq -c --arg api "$API_ID" --arg recorded "$RECORDED_API" --arg scope_id "$SCOPE_ID" '
+    .requiredResourceAccess[]? | select(.resourceAppId != $api and (.resourceAppId == ($recorded | ascii_downcase)
+      or .resourceAccess == [{id: $scope_id, type: "Scope"}]))' <<<"$SPA")
 }
 
 # Adds the identifier URI and the single-page app to the API's registration, so that one consent covers both apps.
@@ -175,7 +166,8 @@ missing_of_api() {
 }
 
 missing_of_spa() {
-  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --arg scope_id "$SCOPE_ID" -f src/setup/spa.jq <<<"$SPA"
+  jq -c --arg name "$SPA_NAME" --arg api "$API_ID" --arg scope_id "$SCOPE_ID" --argjson stale "$STALE_APIS" \
+    -f src/setup/spa.jq <<<"$SPA"
 }
 
 # create_application ACTION MARK BODY: sets GRAPH_RESPONSE to the registration. The mark is the key, so that a retry
@@ -219,81 +211,6 @@ ensure_principal() {
   graph_write "create the service principal of $2" post /servicePrincipals "$body" || graph_wait_for "$path"
 }
 
-# Sets ACCOUNTS, the lines to print, and PRINTED_USERS, the users in them.
-create_test_users() {
-  local role assignments
-  generate_password
-  ACCOUNTS='' PRINTED_USERS=''
-  graph_list "/servicePrincipals/$API_PRINCIPAL/appRoleAssignedTo"
-  assignments=$GRAPH_RESPONSE
-  for role in $(role_names); do
-    ensure_user "$role"
-    ensure_assignment "$role" "$USER_ID" "$assignments"
-  done
-  # Print the passwords before .env records that they were printed. After an interruption here, the next run sets
-  # new passwords.
-  [[ -n $DRY_RUN ]] || printf '\nTest users in this tenant:\n%s' "$ACCOUNTS"
-}
-
-# ensure_user ROLE: sets USER_ID and appends to ACCOUNTS and PRINTED_USERS.
-ensure_user() {
-  local role=$1 upn note=$PASSWORD body
-  upn=$(upn_of "$role")
-  body=$(jq -Rc --arg upn "$upn" --arg nickname "${upn%%@*}" --arg name "Test $role ($API_NAME)" --arg mark "$MARK" '
-    {accountEnabled: true, displayName: $name, mailNickname: $nickname, userPrincipalName: $upn, department: $mark,
-     passwordProfile: {password: ., forceChangePasswordNextSignIn: false}}' <<<"$PASSWORD")
-  if ! find_user "$upn"; then
-    if graph_write "create the user $upn" post /users "$body"; then
-      USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
-    else
-      # An attempt whose response was lost, or an earlier run, created the user.
-      graph_wait_for "$(user_path "$upn")"
-      set_password "$upn" "$body"
-    fi
-  elif [[ " $(env_note "$ENV_USERS") " == *" $upn "* ]]; then
-    USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
-    note='(password printed by an earlier run)'
-    say "up to date: the user $upn"
-  else
-    set_password "$upn" "$body"
-  fi
-  ACCOUNTS+=$(printf '  %-6s  %s  %s' "$role" "$upn" "$note")$'\n'
-  PRINTED_USERS="$PRINTED_USERS $upn"
-}
-
-# set_password UPN BODY: replaces a password that was never printed. Reads the user from GRAPH_RESPONSE, sets USER_ID.
-set_password() {
-  has_user_mark || die "the user $1 was not created by setup.sh"
-  USER_ID=$(guid_of id <<<"$GRAPH_RESPONSE")
-  graph_write "set a password for the user $1" patch "/users/$USER_ID" "$(jq -c '{passwordProfile}' <<<"$2")"
-}
-
-# Sets PASSWORD: 24 letters and digits (142 bits) in four groups. With the hyphens it satisfies every character class
-# that a password policy can require.
-generate_password() {
-  local text=''
-  until [[ $text =~ [a-z] && $text =~ [A-Z] && $text =~ [0-9] ]]; do
-    text=$(head -c 96 /dev/urandom | base64 | tr -d '+/=\n')
-    text=${text:0:24}
-  done
-  PASSWORD=${text:0:6}-${text:6:6}-${text:12:6}-${text:18:6}
-}
-
-# ensure_assignment ROLE USER_ID ASSIGNMENTS
-ensure_assignment() {
-  local role body
-  role=$(jq -r --arg role "$1" '.[] | select(.value == $role) | .id' "$ROLES_FILE")
-  body="{\"principalId\":\"$2\",\"resourceId\":\"$API_PRINCIPAL\",\"appRoleId\":\"$role\"}"
-  if jq -e --arg user "$2" --arg role "$role" \
-    'any(.principalId == $user and .appRoleId == $role)' <<<"$3" >/dev/null; then
-    say "up to date: the role $1 of its test user"
-  else
-    # Graph documents appRoleAssignedTo of the resource as the place to assign users. An existing assignment is fine.
-    graph_write "assign the role $1 to its test user" \
-      post "/servicePrincipals/$API_PRINCIPAL/appRoleAssignedTo" "$body" || true
-  fi
-}
-
 write_env() {
   local block
   block=$(env_block)
@@ -332,18 +249,20 @@ env_block() {
 }
 
 print_summary() {
+  local uri
   [[ -z $DRY_RUN ]] || return 0
+  uri=$(app_uri)
   cat <<SUMMARY
 
 Settings of the single-page app:
   client ID      $SPA_ID
   authority      $AUTHORITY/organizations
   scope          api://$API_ID/access_as_user
-  redirect URI   http://localhost:3000
+  redirect URI   $(say "$uri")
 
 To add another tenant:
   1. Its administrator opens this address and accepts. This adds both apps to the tenant:
-     $AUTHORITY/organizations/adminconsent?client_id=$SPA_ID
+     $AUTHORITY/organizations/adminconsent?client_id=$SPA_ID&redirect_uri=$(jq -Rr @uri <<<"$uri")
      The page that follows does not have to load. Its address ends in tenant= and the tenant ID.
   2. Allow the tenant: cargo run --release -- tenants add TENANT_ID. A running service reloads the list.
   3. Its administrator assigns roles to users: Entra admin center, Enterprise applications, $(say "$API_NAME"),
@@ -351,6 +270,12 @@ To add another tenant:
 
 $ENV_FILE contains the settings of the service. Start the service: cargo run --release
 SUMMARY
+}
+
+# Prints the redirect URI where the app runs: one with https that the operator added, or the one for development.
+# After the consent, Entra redirects to it. The request names it, because /docs has a redirect URI too.
+app_uri() {
+  jq -r 'first(.spa.redirectUris[]? | select(test("^https://[^/?#]+/?$"))) // "http://localhost:3000"' <<<"$SPA"
 }
 
 main "$@"

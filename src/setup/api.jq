@@ -8,9 +8,6 @@ def union($more): (. // []) + ($more - (. // []));
 # allow changes to an enabled one.
 def entitlements($wanted):
   (. // []) as $existing
-  | if any($existing[]; . as $it | any($wanted[]; .value == $it.value and .id != $it.id))
-    then error("a role or scope of this registration has a value of setup.sh but another ID: remove it first")
-    else . end
   | ($existing | map(if .id as $id | any($wanted[]; .id == $id) then .isEnabled = true else . end))
     + [$wanted[] | select(.id as $id | all($existing[]; .id != $id))];
 

@@ -144,6 +144,7 @@ error_kind() {
   case $1 in
     *AADSTS* | *'az login'* | *'ERROR: Unauthorized('*) echo signed_out ;;
     *'ERROR: Not Found('*) echo not_found ;;
+    *Directory_QuotaExceeded*) echo quota ;;
     *'ERROR: Forbidden('*) echo forbidden ;;
     *'ERROR: Conflict('*) echo conflict ;;
     *'ERROR: Too Many Requests('* | *'ERROR: Request Timeout('* | *'ERROR: Internal Server Error('* | \
@@ -179,6 +180,10 @@ graph_die() {
   fi
   case $GRAPH_ERROR in
     signed_out) die "the sign-in is no longer valid. Run: az login --allow-no-subscriptions. $resume ($message)" ;;
+    quota)
+      die "$1: the quota of directory objects is exceeded. Deleted objects count until they are purged." \
+        "$resume ($message)"
+      ;;
     forbidden) die "$1: the signed-in account does not have permission. $resume ($message)" ;;
     *) die "$1. $resume Error from Graph: $message" ;;
   esac

@@ -1,5 +1,6 @@
 # Input: the single-page app's registration, {} before it exists. Output: the body of a PATCH that adds what is missing.
-# Arguments: `$name`; `$api`, the client ID of the API; `$scope_id`, the ID of the API's scope.
+# Arguments: `$name`; `$api`, the client ID of the API; `$scope_id`, the ID of the API's scope; `$stale`, the client IDs
+# of APIs to remove.
 # What operators added is kept, for example the redirect URIs of a deployment.
 def union($more): (. // []) + ($more - (. // []));
 
@@ -19,7 +20,8 @@ def permissions: [
     displayName: $name,
     signInAudience: "AzureADMultipleOrgs",
     spa: {redirectUris: ($current.spa.redirectUris | union(redirect_uris))},
-    requiredResourceAccess: (reduce permissions[] as $wanted ($current.requiredResourceAccess // [];
+    requiredResourceAccess: (reduce permissions[] as $wanted (
+      $current.requiredResourceAccess // [] | map(select(.resourceAppId as $id | all($stale[]; . != $id)));
       if any(.[]; .resourceAppId == $wanted.resourceAppId)
       then map(if .resourceAppId == $wanted.resourceAppId
         then .resourceAccess |= union($wanted.resourceAccess) else . end)
