@@ -55,6 +55,7 @@ pub(super) fn router(entra: MockEntra) -> Router {
             "/{tenant}/v2.0/.well-known/openid-configuration",
             get(configuration),
         )
+        .route("/{tenant}/adminconsent", get(admin_consent))
         .route("/{tenant}/oauth2/v2.0/authorize", get(authorize))
         .route(
             "/{tenant}/oauth2/v2.0/authorize/{tenant}/{user}",
@@ -132,6 +133,37 @@ button { font: inherit; width: 100%; padding: .5rem; margin: .2rem 0; cursor: po
 <p>This is not a Microsoft page. It is a local mock of Entra and does not ask for a password.</p>
 "#;
 
+/// Shows the answers of an administrator to an app that asks for consent. Each is a link to the app, as Entra redirects.
+async fn admin_consent(Path(tenant): Path<String>, Query(request): Query<Parameters>) -> Response {
+    let address = match redirect_uri(&request) {
+        Ok(address) => address,
+        Err(problem) => return (StatusCode::BAD_REQUEST, problem).into_response(),
+    };
+    let link = |parameters: &[(&str, &str)], text: String| {
+        let mut address = address.clone();
+        address.query_pairs_mut().extend_pairs(parameters);
+        format!(
+            r#"<p><a href="{}">{text}</a></p>"#,
+            escaped(address.as_str())
+        )
+    };
+    let mut page = String::from(PAGE_START).replace("Choose a user", "Approve the app");
+    let is_asked = |id: &str| tenant == "organizations" || tenant == id;
+    for tenant in TENANTS.into_iter().filter(|tenant| is_asked(tenant.id)) {
+        let approved = [("admin_consent", "True"), ("tenant", tenant.id)];
+        page += &link(&approved, format!("Accept for {}", tenant.name));
+    }
+    let declined = [
+        ("error", "access_denied"),
+        (
+            "error_description",
+            "AADSTS65004: User declined to consent to access the app.",
+        ),
+    ];
+    page += &link(&declined, "Cancel".to_owned());
+    Html(page).into_response()
+}
+
 /// Redirects the browser to the app with an authorization code.
 async fn choose(
     State(sign_in): State<SignIn>,
@@ -184,7 +216,12 @@ fn check(request: &Parameters) -> Result<Url, &'static str> {
     if parameter("code_challenge_method") != Some("S256") || parameter("code_challenge").is_none() {
         return Err("AADSTS9002325: a proof key for code exchange is required\n");
     }
-    let address = parameter("redirect_uri").and_then(|address| Url::parse(address).ok());
+    redirect_uri(request)
+}
+
+fn redirect_uri(request: &Parameters) -> Result<Url, &'static str> {
+    let address = request.get("redirect_uri");
+    let address = address.and_then(|address| Url::parse(address).ok());
     let is_local = |address: &Url| matches!(address.host_str(), Some("localhost" | "127.0.0.1"));
     address
         .filter(is_local)

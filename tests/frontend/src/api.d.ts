@@ -12,7 +12,7 @@ export interface paths {
             cookie?: never;
         };
         /** Returns the verified caller. */
-        get: operations["me"];
+        get: operations["getMe"];
         put?: never;
         post?: never;
         delete?: never;
@@ -35,7 +35,11 @@ export interface paths {
          */
         get: operations["listTasks"];
         put?: never;
-        /** Creates a task that the caller owns. */
+        /**
+         * Creates a task that the caller owns.
+         * @description With an `Idempotency-Key`, the request can be repeated for 24 hours: the task is created once, and
+         *     each response is the first one.
+         */
         post: operations["createTask"];
         delete?: never;
         options?: never;
@@ -76,7 +80,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether the process is running. Checks no dependencies. */
-        get: operations["health"];
+        get: operations["getHealth"];
         put?: never;
         post?: never;
         delete?: never;
@@ -93,7 +97,7 @@ export interface paths {
             cookie?: never;
         };
         /** Whether the service can handle requests, or what is missing. */
-        get: operations["ready"];
+        get: operations["getReadiness"];
         put?: never;
         post?: never;
         delete?: never;
@@ -124,7 +128,7 @@ export interface components {
         };
         /** @description What is wrong with one member, for a program (`loc`, `type`) and for a user (`msg`). */
         FieldError: {
-            /** @description The location: `body`, `path` or `query`, then the member's name. */
+            /** @description The location: `body`, `header`, `path` or `query`, then the member's name. */
             loc: string[];
             /** @description What is wrong. */
             msg: string;
@@ -146,6 +150,8 @@ export interface components {
             /** @description The `scp` claim: scopes separated by spaces. */
             scopes: string;
             tenant_id: components["schemas"]["TenantId"];
+            /** @description The organization's name. Missing if the operator has not recorded one. */
+            tenant_name?: string;
         };
         /** @description The JSON members of a task. */
         Task: {
@@ -186,7 +192,139 @@ export interface components {
          */
         UserId: string;
     };
-    responses: never;
+    responses: {
+        /** @description More than one `Authorization` header, or an empty token */
+        Error400: {
+            headers: {
+                /** @description Why the credentials are rejected (RFC 6750) */
+                "WWW-Authenticate"?: string;
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description Not signed in, or the token is not valid */
+        Error401: {
+            headers: {
+                /** @description Why the credentials are rejected (RFC 6750) */
+                "WWW-Authenticate"?: string;
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The organization, the role or the scope does not permit this */
+        Error403: {
+            headers: {
+                /** @description Why the credentials are rejected (RFC 6750) */
+                "WWW-Authenticate"?: string;
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The task does not exist, or the caller may not see it */
+        Error404: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The request took too long */
+        Error408: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The organization has reached its limit of tasks */
+        Error409: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The body is larger than 64 KiB */
+        Error413: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The body is not sent as JSON */
+        Error415: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The path, the query or the body is not valid */
+        Error422: {
+            headers: {
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The organization sends too many requests */
+        Error429: {
+            headers: {
+                /** @description Seconds until the next attempt */
+                "Retry-After"?: number;
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description Signing keys or tasks are unavailable now */
+        Error503: {
+            headers: {
+                /** @description Seconds until the next attempt */
+                "Retry-After"?: number;
+                /** @description The id of the request in the log */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+    };
     parameters: never;
     requestBodies: never;
     headers: never;
@@ -194,7 +332,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    me: {
+    getMe: {
         parameters: {
             query?: never;
             header?: never;
@@ -214,82 +352,12 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
     listTasks: {
@@ -319,99 +387,22 @@ export interface operations {
                     "application/json": components["schemas"]["Task"][];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The path, the query or the body is not valid */
-            422: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
     createTask: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A new random value for each task, 1 to 255 visible ASCII characters */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -424,6 +415,10 @@ export interface operations {
             /** @description The task */
             200: {
                 headers: {
+                    /** @description `true` if an earlier request with the same key created the task */
+                    "Idempotent-Replayed"?: string;
+                    /** @description From 80 % of the organization's limit of tasks on: `used=80000, max=100000` */
+                    "Task-Quota"?: string;
                     /** @description The id of the request in the log */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -432,126 +427,16 @@ export interface operations {
                     "application/json": components["schemas"]["Task"];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization has reached its limit of tasks */
-            409: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The body is larger than 64 KiB */
-            413: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The body is not sent as JSON */
-            415: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The path, the query or the body is not valid */
-            422: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
     getTask: {
@@ -577,104 +462,14 @@ export interface operations {
                     "application/json": components["schemas"]["Task"];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The task does not exist, or the caller may not see it */
-            404: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The path, the query or the body is not valid */
-            422: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
     deleteTask: {
@@ -700,93 +495,13 @@ export interface operations {
                     "application/json": components["schemas"]["Deleted"];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The path, the query or the body is not valid */
-            422: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            408: components["responses"]["Error408"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
     updateTask: {
@@ -816,45 +531,9 @@ export interface operations {
                     "application/json": components["schemas"]["Task"];
                 };
             };
-            /** @description More than one `Authorization` header, or an empty token */
-            400: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Not signed in, or the token is not valid */
-            401: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization, the role or the scope does not permit this */
-            403: {
-                headers: {
-                    /** @description Why the credentials are rejected (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
             /** @description The task does not exist, or the caller may not change it */
             404: {
                 headers: {
@@ -866,79 +545,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
-            /** @description The request took too long */
-            408: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The body is larger than 64 KiB */
-            413: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The body is not sent as JSON */
-            415: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The path, the query or the body is not valid */
-            422: {
-                headers: {
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description The organization sends too many requests */
-            429: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            408: components["responses"]["Error408"];
+            413: components["responses"]["Error413"];
+            415: components["responses"]["Error415"];
+            422: components["responses"]["Error422"];
+            429: components["responses"]["Error429"];
+            503: components["responses"]["Error503"];
         };
     };
-    health: {
+    getHealth: {
         parameters: {
             query?: never;
             header?: never;
@@ -960,7 +575,7 @@ export interface operations {
             };
         };
     };
-    ready: {
+    getReadiness: {
         parameters: {
             query?: never;
             header?: never;
@@ -980,19 +595,7 @@ export interface operations {
                     "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description Signing keys or tasks are unavailable now */
-            503: {
-                headers: {
-                    /** @description Seconds until the next attempt */
-                    "Retry-After"?: number;
-                    /** @description The id of the request in the log */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Error"];
-                };
-            };
+            503: components["responses"]["Error503"];
         };
     };
 }

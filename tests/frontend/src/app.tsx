@@ -1,24 +1,40 @@
 // Selects the page: the sign-in page, the dashboard or a full-page message.
 
-import { InteractionStatus } from "@azure/msal-browser";
+import { InteractionStatus, type AccountInfo } from "@azure/msal-browser";
 import { useMsal } from "@azure/msal-react";
-import { useCallback, useEffect, useState } from "react";
-import { Failure, fetchMe, type Me } from "./client";
+import { useCallback, useEffect, useMemo, useState } from "react";
 import { clearSession } from "./auth";
+import { fetchMe, type Me } from "./client";
 import { Dashboard } from "./dashboard";
+import { clearDraft } from "./draft";
+import type { Failure } from "./failure";
 import { Landing } from "./landing";
-import { Loading, NoRole, NotAllowed, Rejected, Unavailable } from "./notices";
+import { Loading, NoRole, Problem } from "./notices";
+import { NotAllowed } from "./onboarding";
 import { permissionsOf } from "./permissions";
+import type { SignInProblem } from "./sign-in-problem";
+import { onSignOutElsewhere } from "./tabs";
 
-export function App({ problem }: { problem: string | undefined }) {
+export function App({ problem }: { problem: SignInProblem | undefined }) {
   const { instance, inProgress } = useMsal();
   const [notice, setNotice] = useState(problem);
   const account = instance.getActiveAccount();
 
-  const endSession = useCallback((reason: string) => {
-    setNotice(reason);
+  const endSession = useCallback((message: string) => {
+    setNotice({ message });
     void clearSession();
   }, []);
+
+  useEffect(
+    () =>
+      onSignOutElsewhere((homeAccountId) => {
+        if (instance.getActiveAccount()?.homeAccountId === homeAccountId) {
+          clearDraft();
+          endSession("You signed out in another tab.");
+        }
+      }),
+    [instance, endSession],
+  );
 
   if (inProgress === InteractionStatus.Startup || inProgress === InteractionStatus.HandleRedirect) {
     return <Loading />;
@@ -26,15 +42,16 @@ export function App({ problem }: { problem: string | undefined }) {
   if (!account) {
     return <Landing notice={notice} />;
   }
-  return <Session key={account.homeAccountId} tenant={account.tenantId} onEnd={endSession} />;
+  return <Session key={account.homeAccountId} account={account} onEnd={endSession} />;
 }
 
-type SessionProps = { tenant: string; onEnd: (reason: string) => void };
+type SessionProps = { account: AccountInfo; onEnd: (reason: string) => void };
 
 /** The session of one user, from sign-in to sign-out. */
-function Session({ tenant, onEnd }: SessionProps) {
+function Session({ account, onEnd }: SessionProps) {
   const [user, setUser] = useState<Me>();
   const [failure, setFailure] = useState<Failure>();
+  const permissions = useMemo(() => permissionsOf(user?.roles ?? []), [user]);
 
   // Handles failures that replace the dashboard, from any request.
   const handle = useCallback(
@@ -55,18 +72,14 @@ function Session({ tenant, onEnd }: SessionProps) {
   useEffect(() => void load(), [load]);
 
   if (failure?.kind === "not-allowed") {
-    return <NotAllowed tenant={tenant} />;
-  }
-  if (failure?.kind === "unavailable") {
-    return <Unavailable message={failure.message} onRetry={load} />;
+    return <NotAllowed account={account} onRetry={load} />;
   }
   if (failure) {
-    return <Rejected message={failure.message} />;
+    return <Problem failure={failure} onRetry={load} />;
   }
   if (!user) {
     return <Loading />;
   }
-  const permissions = permissionsOf(user.roles);
   if (!permissions.Read) {
     return <NoRole name={user.name} email={user.email} />;
   }

@@ -1,8 +1,6 @@
 // Sign-in, sign-out and access tokens for the API. Uses redirects, because browsers may block popups.
 
 import {
-  AuthError,
-  BrowserAuthError,
   BrowserAuthErrorCodes,
   BrowserCacheLocation,
   CacheLookupPolicy,
@@ -10,7 +8,10 @@ import {
   PublicClientApplication,
   type AccountInfo,
 } from "@azure/msal-browser";
-import { apiScope, spaClientId } from "./settings";
+import { clearDraft, markDraftInterrupted } from "./draft";
+import { apiScope, authorityMetadata, spaClientId } from "./settings";
+import { hasCode, signInProblem, type SignInProblem } from "./sign-in-problem";
+import { announceSignOut } from "./tabs";
 
 /** Accepts work and school accounts of every tenant, but not personal Microsoft accounts. */
 const AUTHORITY = "https://login.microsoftonline.com/organizations";
@@ -21,14 +22,16 @@ export const msal = new PublicClientApplication({
   auth: {
     clientId: spaClientId,
     authority: AUTHORITY,
+    // Only the sandbox sets it. MSAL then uses the endpoints of the local Entra and does not fetch the metadata.
+    ...(authorityMetadata && { authorityMetadata }),
     redirectUri: window.location.origin,
     postLogoutRedirectUri: window.location.origin,
   },
   cache: { cacheLocation: BrowserCacheLocation.SessionStorage },
 });
 
-/** Initializes MSAL and handles the result of a redirect. Returns a message for the user if the sign-in failed. */
-export async function initialize(): Promise<string | undefined> {
+/** Initializes MSAL and handles the result of a redirect. Returns what went wrong if the sign-in failed. */
+export async function initialize(): Promise<SignInProblem | undefined> {
   try {
     await msal.initialize();
     const result = await msal.handleRedirectPromise({ navigateToLoginRequestUrl: false });
@@ -39,7 +42,7 @@ export async function initialize(): Promise<string | undefined> {
   } catch (error) {
     // With a cached account, the next token request would redirect to Entra again immediately.
     await clearSession();
-    return signInErrorMessage(error);
+    return signInProblem(error);
   }
 }
 
@@ -47,9 +50,16 @@ export function signIn(): Promise<void> {
   return msal.loginRedirect({ scopes, prompt: "select_account" });
 }
 
-/** Signs out of the app and of Entra. If Entra cannot be reached, signs out of the app only. */
+/**
+ * Signs out of the app, in every tab with this account, and of Entra. If Entra cannot be reached, signs out of the app
+ * only.
+ */
 export async function signOut(): Promise<void> {
   const account = msal.getActiveAccount();
+  clearDraft();
+  if (account) {
+    announceSignOut(account.homeAccountId);
+  }
   try {
     await msal.logoutRedirect({ account });
   } catch {
@@ -63,8 +73,11 @@ export async function clearSession(): Promise<void> {
   msal.setActiveAccount(null);
 }
 
-/** Returns an access token for the API. If Entra requires user interaction, redirects and never resolves. */
-export async function acquireToken(): Promise<string> {
+/**
+ * Returns an access token for the API. If Entra requires user interaction, redirects and never resolves. In the
+ * background, rejects instead.
+ */
+export async function acquireToken(background: boolean): Promise<string> {
   const account = msal.getActiveAccount();
   if (!account) {
     throw new InteractionRequiredAuthError("no_account", "");
@@ -78,9 +91,10 @@ export async function acquireToken(): Promise<string> {
     });
     return result.accessToken;
   } catch (error) {
-    if (!needsInteraction(error)) {
+    if (!needsInteraction(error) || background) {
       throw error;
     }
+    markDraftInterrupted();
     try {
       await msal.acquireTokenRedirect({ scopes, account });
     } catch (redirectError) {
@@ -107,44 +121,13 @@ function needsInteraction(error: unknown): boolean {
   return error instanceof InteractionRequiredAuthError || hasCode(error, "invalid_grant");
 }
 
-function hasCode(error: unknown, code: string): boolean {
-  return error instanceof AuthError && error.errorCode === code;
-}
-
-/** The message shown to the user when a sign-in fails. */
-export function signInErrorMessage(error: unknown): string {
-  if (!(error instanceof AuthError)) {
-    return "Sign-in failed. Try again.";
-  }
-  const message = error.errorMessage;
-  if (/AADSTS(65001|90094|90095)\b/.test(message)) {
-    return "An administrator of your organization must approve this app before you can sign in. Ask for approval.";
-  }
-  if (/AADSTS50105\b/.test(message)) {
-    return "Your administrator has not assigned you to this app. Ask for access, then sign in again.";
-  }
-  if (error.errorCode === "access_denied" || error.errorCode === BrowserAuthErrorCodes.userCancelled) {
-    return "The sign-in was canceled.";
-  }
-  if (isNetworkError(error)) {
-    return "Cannot reach Microsoft sign-in. Check your connection and try again.";
-  }
-  if (error instanceof BrowserAuthError) {
-    return `The sign-in was interrupted (${error.errorCode}). Try again.`;
-  }
-  // Entra appends trace IDs and a timestamp to its message.
-  const sentence = message.split(/ ?Trace ID:|\r?\n/)[0]?.trim() || error.errorCode;
-  return `Microsoft rejected the sign-in: ${sentence}`;
-}
-
-const NETWORK_ERRORS: readonly string[] = [
-  BrowserAuthErrorCodes.noNetworkConnectivity,
-  BrowserAuthErrorCodes.postRequestFailed,
-  BrowserAuthErrorCodes.getRequestFailed,
-  "network_error",
-  "endpoints_resolution_error",
-];
-
-export function isNetworkError(error: unknown): boolean {
-  return error instanceof AuthError && NETWORK_ERRORS.includes(error.errorCode);
+/**
+ * The page at Entra where an administrator approves the app for an organization: the given tenant, or the one of the
+ * account that the administrator signs in with. Entra redirects to this app's address with the result.
+ */
+export function consentUrl(tenant = "organizations"): string {
+  const metadata = authorityMetadata && (JSON.parse(authorityMetadata) as { authorization_endpoint: string });
+  const url = new URL(`/${tenant}/adminconsent`, metadata ? metadata.authorization_endpoint : AUTHORITY);
+  url.search = new URLSearchParams({ client_id: spaClientId, redirect_uri: window.location.origin }).toString();
+  return url.href;
 }

@@ -2,8 +2,10 @@
 
 import { InteractionRequiredAuthError } from "@azure/msal-browser";
 import type { components, paths } from "./api";
-import { acquireToken, isNetworkError, signInErrorMessage } from "./auth";
+import { acquireToken } from "./auth";
+import { Failure, retryAfterSeconds, toFailure } from "./failure";
 import { apiUrl } from "./settings";
+import { isTemporary, signInProblem } from "./sign-in-problem";
 
 export type Me = components["schemas"]["Me"];
 export type Task = components["schemas"]["Task"];
@@ -13,20 +15,20 @@ type TaskUpdate = components["schemas"]["TaskUpdate"];
 /** One page of tasks, oldest first. `next` is the query of the next page, if there is one. */
 export type Page = { tasks: Task[]; next: string | undefined };
 
-/** Decides which page or message is shown. */
-export type FailureKind = "signed-out" | "not-allowed" | "unavailable" | "rejected";
+/** How much of its limit of tasks the organization uses. */
+export type Quota = { used: number; max: number };
 
-/** A failed request. The message is shown to the user. */
-export class Failure extends Error {
-  constructor(
-    readonly kind: FailureKind,
-    message: string,
-  ) {
-    super(message);
-  }
-}
+/** A new task. `quota` is set if the organization uses most of its limit. */
+export type Created = { task: Task; quota: Quota | undefined };
 
+/** The first page is small, so that the first rows appear early. */
 const FIRST_PAGE = "limit=100";
+/** The API's maximum. */
+const LARGE_PAGE = "1000";
+/** A GET that gets 408 or 429 is repeated this often. */
+const MAX_REPEATS = 2;
+/** If the service asks for a longer wait, the user decides when to try again. */
+const MAX_WAIT_SECONDS = 5;
 /** The service answers or fails within this time. */
 const REQUEST_TIMEOUT_MS = 15_000;
 
@@ -34,14 +36,16 @@ export async function fetchMe(): Promise<Me> {
   return (await call("/api/me", "get")).body;
 }
 
-export async function listTasks(query = FIRST_PAGE): Promise<Page> {
-  const { body, headers } = await call("/api/tasks", "get", { query });
+/** Fetches a page. A request in the background never redirects to Entra: it fails if the user must sign in again. */
+export async function listTasks(query = FIRST_PAGE, background = false): Promise<Page> {
+  const { body, headers } = await call("/api/tasks", "get", { query, background });
   return { tasks: body, next: nextQuery(headers.get("Link")) };
 }
 
-export async function createTask(task: NewTask): Promise<Task> {
-  const { body } = await call("/api/tasks", "post", { body: task });
-  return body;
+/** With the same key, a repeated call adds the task once. */
+export async function createTask(task: NewTask, key: string): Promise<Created> {
+  const { body, headers } = await call("/api/tasks", "post", { body: task, key });
+  return { task: body, quota: parseQuota(headers.get("Task-Quota")) };
 }
 
 export async function updateTask(id: number, change: TaskUpdate): Promise<Task> {
@@ -64,45 +68,58 @@ type ResponseBody<Operation> = Operation extends {
   ? Body
   : never;
 
-type RequestParts = { id?: number; query?: string; body?: NewTask | TaskUpdate };
+type RequestParts = { id?: number; query?: string; body?: NewTask | TaskUpdate; key?: string; background?: boolean };
 
 async function call<P extends keyof paths, M extends Method<P>>(
   path: P,
   method: M,
-  { id, query, body }: RequestParts = {},
+  { id, query, body, key, background = false }: RequestParts = {},
 ): Promise<{ body: ResponseBody<paths[P][M]>; headers: Headers }> {
   const url = apiUrl + path.replace("{id}", String(id)) + (query ? `?${query}` : "");
-  const headers = new Headers({ Authorization: `Bearer ${await accessToken()}` });
-  const request: RequestInit = { method: method.toUpperCase(), headers };
-  if (body) {
-    headers.set("Content-Type", "application/json");
-    request.body = JSON.stringify(body);
+  for (let repeats = 0; ; repeats += 1) {
+    const headers = new Headers({ Authorization: `Bearer ${await accessToken(background)}` });
+    const request: RequestInit = { method: method.toUpperCase(), headers };
+    if (key) {
+      headers.set("Idempotency-Key", key);
+    }
+    if (body) {
+      headers.set("Content-Type", "application/json");
+      request.body = JSON.stringify(body);
+    }
+    const { response, parsed } = await send(url, request);
+    if (response.ok) {
+      return { body: parsed as ResponseBody<paths[P][M]>, headers: response.headers };
+    }
+    const seconds = retryAfterSeconds(response) ?? 1;
+    const temporary = response.status === 408 || response.status === 429;
+    if (method !== "get" || !temporary || repeats >= MAX_REPEATS || seconds > MAX_WAIT_SECONDS) {
+      throw toFailure(response, parsed);
+    }
+    // Up to a quarter of a second more, so that several clients do not repeat their requests at once.
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000 + Math.random() * 250));
   }
-  let response: Response;
-  let parsed: unknown;
+}
+
+async function send(url: string, request: RequestInit): Promise<{ response: Response; parsed: unknown }> {
   try {
-    response = await fetch(url, { ...request, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
-    parsed = parseJson(await response.text());
+    const response = await fetch(url, { ...request, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+    return { response, parsed: parseJson(await response.text()) };
   } catch {
     throw new Failure("unavailable", "Cannot reach the service.");
   }
-  if (!response.ok) {
-    throw toFailure(response, parsed);
-  }
-  return { body: parsed as ResponseBody<paths[P][M]>, headers: response.headers };
 }
 
-async function accessToken(): Promise<string> {
+async function accessToken(background: boolean): Promise<string> {
   try {
-    return await acquireToken();
+    return await acquireToken(background);
   } catch (error) {
-    if (isNetworkError(error)) {
-      throw new Failure("unavailable", signInErrorMessage(error));
+    if (isTemporary(error)) {
+      throw new Failure("unavailable", signInProblem(error).message);
     }
     if (error instanceof InteractionRequiredAuthError) {
       throw new Failure("signed-out", "You are signed out. Sign in again.");
     }
-    throw new Failure("signed-out", signInErrorMessage(error));
+    throw new Failure("signed-out", signInProblem(error).message);
   }
 }
 
@@ -115,38 +132,19 @@ function parseJson(text: string): unknown {
   }
 }
 
-function toFailure(response: Response, parsed: unknown): Failure {
-  const detail = errorDetail(parsed) ?? `The service returned status ${response.status}.`;
-  if (response.status === 401) {
-    return new Failure("signed-out", "You have been signed out. Sign in again.");
-  }
-  if (response.status === 403 && /^Tenant \S+ is not allowed/.test(detail)) {
-    return new Failure("not-allowed", detail);
-  }
-  if (response.status >= 500) {
-    return new Failure("unavailable", `The service cannot respond right now. ${retryHint(response)}`.trim());
-  }
-  return new Failure("rejected", /\btry again\b/i.test(detail) ? detail : `${detail} ${retryHint(response)}`.trim());
-}
-
-function errorDetail(parsed: unknown): string | undefined {
-  const error = parsed as Partial<components["schemas"]["Error"]> | null | undefined;
-  return typeof error?.detail === "string" ? error.detail : undefined;
-}
-
-function retryHint(response: Response): string {
-  const seconds = Number(response.headers.get("Retry-After") ?? Number.NaN);
-  if (!Number.isFinite(seconds) || seconds < 1) {
-    return "";
-  }
-  return `Try again in ${seconds === 1 ? "one second" : `${Math.ceil(seconds)} seconds`}.`;
+/** Parses `used=80000, max=100000`. */
+function parseQuota(header: string | null): Quota | undefined {
+  const [, used, max] = /^used=(\d+), max=(\d+)$/.exec(header ?? "") ?? [];
+  return used && max ? { used: Number(used), max: Number(max) } : undefined;
 }
 
 /** The query of the `rel="next"` link. Its host and path are ignored: the token is only sent to the configured API. */
 function nextQuery(link: string | null): string | undefined {
   for (const [, target, parameters] of (link ?? "").matchAll(/<([^>]*)>([^,]*)/g)) {
     if (target && /;\s*rel="?next"?\s*(;|$)/i.test(parameters ?? "")) {
-      return new URL(target, apiUrl).search.slice(1);
+      const query = new URL(target, apiUrl).searchParams;
+      query.set("limit", LARGE_PAGE);
+      return query.toString();
     }
   }
   return undefined;

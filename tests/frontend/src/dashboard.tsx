@@ -1,5 +1,6 @@
 import { useEffect, useRef } from "react";
-import type { Failure, Me } from "./client";
+import type { Me } from "./client";
+import type { Failure } from "./failure";
 import { SignOut } from "./notices";
 import type { Permission, Permissions } from "./permissions";
 import { Tasks } from "./tasks";
@@ -15,17 +16,22 @@ export function Dashboard({ me, permissions, onFatal }: Props) {
       <title>Dashboard – Tenant Tasks</title>
       <header className="bar">
         <p className="brand">Tenant Tasks</p>
+        {me.tenant_name && (
+          <p className="organization">
+            <bdi>{me.tenant_name}</bdi>
+          </p>
+        )}
         <SignOut />
       </header>
-      <main className="wide-page">
+      <main className="wide-page dashboard">
         <h1 ref={heading} tabIndex={-1}>
           Dashboard
         </h1>
+        <Tasks me={me} permissions={permissions} onFatal={onFatal} />
         <div className="panels">
           <Account me={me} />
           <PermissionList permissions={permissions} />
         </div>
-        <Tasks permissions={permissions} onFatal={onFatal} />
       </main>
     </>
   );
@@ -42,6 +48,14 @@ function Account({ me }: { me: Me }) {
         </dd>
         <dt>Email</dt>
         <dd>{me.email || "unknown"}</dd>
+        {me.tenant_name && (
+          <>
+            <dt>Organization</dt>
+            <dd>
+              <bdi>{me.tenant_name}</bdi>
+            </dd>
+          </>
+        )}
         <dt>Tenant ID</dt>
         <dd>
           <code className="id">{me.tenant_id}</code>

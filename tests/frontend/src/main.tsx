@@ -3,9 +3,13 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./app";
 import { initialize, msal } from "./auth";
-import { MissingSettings } from "./notices";
+import { consentResult } from "./consent-result";
+import { Loading, MissingSettings } from "./notices";
+import { Consent } from "./onboarding";
 import { missingSettings } from "./settings";
 import "./styles.css";
+import "./controls.css";
+import "./tasks.css";
 
 const element = document.getElementById("root");
 if (!element) {
@@ -13,10 +17,17 @@ if (!element) {
 }
 const root = createRoot(element);
 
+const consent = consentResult(window.location.search);
+
 if (missingSettings.length > 0) {
   root.render(<MissingSettings names={missingSettings} />);
+} else if (consent) {
+  // A reload then shows the app, and the history does not contain the result.
+  window.history.replaceState(null, "", window.location.pathname);
+  root.render(<Consent result={consent} />);
 } else {
-  // Runs before the first render: the result of a redirect decides which page is shown.
+  root.render(<Loading />);
+  // Runs before the app is rendered: the result of a redirect decides which page is shown.
   const problem = await initialize();
   root.render(
     <StrictMode>

@@ -2,14 +2,15 @@
 
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { signOut } from "./auth";
+import type { Failure, FailureKind } from "./failure";
 import { ROLES } from "./permissions";
 
 const APP_NAME = "Tenant Tasks";
 
 type NoticeProps = { title: string; children: ReactNode };
 
-/** A page with one message. Focus moves to the heading, so that a screen reader announces it. */
-function Notice({ title, children }: NoticeProps) {
+/** A page with one message. The focus moves to the heading, so that a screen reader announces it. */
+export function Notice({ title, children }: NoticeProps) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   return (
@@ -34,14 +35,32 @@ export function SignOut() {
   );
 }
 
+/** The frame of the dashboard, so that the page does not jump when the content appears. */
 export function Loading() {
   return (
     <>
       <title>{APP_NAME}</title>
-      <main className="narrow">
+      <header className="bar">
+        <p className="brand">{APP_NAME}</p>
+      </header>
+      <main className="wide-page">
         <p role="status">Loading…</p>
+        <div className="card">
+          <PlaceholderRows />
+        </div>
       </main>
     </>
+  );
+}
+
+/** Stands for tasks that are not loaded yet. */
+export function PlaceholderRows() {
+  return (
+    <div className="placeholder" aria-hidden="true">
+      <div />
+      <div />
+      <div />
+    </div>
   );
 }
 
@@ -62,22 +81,6 @@ export function MissingSettings({ names }: { names: string[] }) {
       <p>
         <code>.env.example</code> describes each variable.
       </p>
-    </Notice>
-  );
-}
-
-export function NotAllowed({ tenant }: { tenant: string }) {
-  return (
-    <Notice title="Your organization does not have access yet">
-      <p>
-        You are signed in, but your organization is not allowed to use this service. Ask the operator of the service
-        or your IT administrator to add your organization. They need this tenant ID:
-      </p>
-      <p>
-        <code className="id">{tenant}</code>
-      </p>
-      <p>If you have an account in another organization, sign out and use that account.</p>
-      <SignOut />
     </Notice>
   );
 }
@@ -104,9 +107,28 @@ export function NoRole({ name, email }: { name: string; email: string }) {
   );
 }
 
-type UnavailableProps = { message: string; onRetry: () => Promise<void> };
+const PROBLEM_TITLES: Partial<Record<FailureKind, string>> = {
+  unavailable: "The service is unavailable",
+  busy: "The service is busy",
+};
 
-export function Unavailable({ message, onRetry }: UnavailableProps) {
+type ProblemProps = { failure: Failure; onRetry: () => Promise<void> };
+
+export function Problem({ failure, onRetry }: ProblemProps) {
+  return (
+    <Notice title={PROBLEM_TITLES[failure.kind] ?? "The service rejected your request"}>
+      <p>{failure.message}</p>
+      <Retry onRetry={onRetry}>
+        <SignOut />
+      </Retry>
+    </Notice>
+  );
+}
+
+type RetryProps = { onRetry: () => Promise<void>; children: ReactNode };
+
+/** The button "Try again", beside other buttons. */
+export function Retry({ onRetry, children }: RetryProps) {
   const [retrying, setRetrying] = useState(false);
   const retry = async () => {
     setRetrying(true);
@@ -114,25 +136,15 @@ export function Unavailable({ message, onRetry }: UnavailableProps) {
     setRetrying(false);
   };
   return (
-    <Notice title="The service is unavailable">
-      <p>{message}</p>
+    <>
       <div className="actions">
         {/* Not `disabled` while retrying, because a disabled button loses the focus. */}
         <button type="button" aria-disabled={retrying} onClick={() => retrying || void retry()}>
           Try again
         </button>
-        <SignOut />
+        {children}
       </div>
       <p role="status">{retrying ? "Trying again…" : ""}</p>
-    </Notice>
-  );
-}
-
-export function Rejected({ message }: { message: string }) {
-  return (
-    <Notice title="The service rejected your request">
-      <p>{message}</p>
-      <SignOut />
-    </Notice>
+    </>
   );
 }

@@ -1,18 +1,18 @@
-import { useEffect, useId, useRef, useState, type KeyboardEvent, type SubmitEvent } from "react";
+import { memo, useEffect, useId, useRef, useState, type KeyboardEvent, type SubmitEvent } from "react";
 import type { Task } from "./client";
 import type { Permissions } from "./permissions";
 
 type Props = {
   task: Task;
   permissions: Permissions;
-  onComplete: (completed: boolean) => Promise<void>;
+  onComplete: (task: Task, completed: boolean) => Promise<void>;
   /** Resolves to an error message, or to undefined on success. */
-  onRename: (title: string) => Promise<string | undefined>;
-  onDelete: () => void;
+  onRename: (task: Task, title: string) => Promise<string | undefined>;
+  onDelete: (task: Task) => void;
 };
 
-/** One task in the list, with the controls that the user's permissions allow. */
-export function TaskItem({ task, permissions, onComplete, onRename, onDelete }: Props) {
+/** One task in the list, with the controls that the user's permissions allow. Only rendered again if a prop changes. */
+export const TaskItem = memo(function TaskItem({ task, permissions, onComplete, onRename, onDelete }: Props) {
   const [renaming, setRenaming] = useState(false);
   const renameButton = useRef<HTMLButtonElement>(null);
   const wasRenaming = useRef(false);
@@ -32,7 +32,7 @@ export function TaskItem({ task, permissions, onComplete, onRename, onDelete }: 
       return;
     }
     completing.current = true;
-    await onComplete(completed);
+    await onComplete(task, completed);
     completing.current = false;
   };
 
@@ -55,27 +55,25 @@ export function TaskItem({ task, permissions, onComplete, onRename, onDelete }: 
       ) : (
         <span className="state">{task.completed ? "Done" : "Open"}</span>
       )}
-      <div className="details">
-        {permissions.Edit ? (
-          <label className="title" htmlFor={checkbox} dir="auto">
-            {task.title}
-          </label>
-        ) : (
-          <span className="title" dir="auto">
-            {task.title}
-          </span>
-        )}
-        {permissions["View All in Org"] && (
-          <span className="owner">
-            Owner: <bdi>{task.owner_name}</bdi>
-          </span>
-        )}
-      </div>
+      {permissions.Edit ? (
+        <label className="title" htmlFor={checkbox} dir="auto">
+          {task.title}
+        </label>
+      ) : (
+        <span className="title" dir="auto">
+          {task.title}
+        </span>
+      )}
+      {permissions["View All in Org"] && (
+        <span className="owner">
+          Owner: <bdi>{task.owner_name}</bdi>
+        </span>
+      )}
       <div className="controls">
         {permissions.Edit && (
           <button
             type="button"
-            className="secondary small"
+            className="quiet"
             ref={renameButton}
             aria-label={`Rename ${task.title}`}
             onClick={() => setRenaming(true)}
@@ -84,14 +82,19 @@ export function TaskItem({ task, permissions, onComplete, onRename, onDelete }: 
           </button>
         )}
         {permissions.Delete && (
-          <button type="button" className="danger small" aria-label={`Delete ${task.title}`} onClick={onDelete}>
+          <button
+            type="button"
+            className="quiet danger"
+            aria-label={`Delete ${task.title}`}
+            onClick={() => onDelete(task)}
+          >
             Delete
           </button>
         )}
       </div>
     </li>
   );
-}
+});
 
 type RenameFormProps = Pick<Props, "task" | "onRename"> & { onClose: () => void };
 
@@ -110,7 +113,7 @@ function RenameForm({ task, onRename, onClose }: RenameFormProps) {
       return;
     }
     setSaving(true);
-    const message = title === task.title ? undefined : await onRename(title);
+    const message = title === task.title ? undefined : await onRename(task, title);
     setSaving(false);
     setProblem(message);
     if (message === undefined) {

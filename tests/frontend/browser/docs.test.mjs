@@ -3,20 +3,11 @@
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
-import { API_URL, ENTRA_URL, Environment, TIMEOUT_MS } from "./environment.mjs";
-
-const environment = new Environment();
-let browser;
-
-before(async () => {
-  browser = await environment.startBrowser();
-});
-after(() => environment.close());
+import { test } from "node:test";
+import { API_URL, ENTRA_URL, newContext } from "./support.mjs";
 
 test("/docs can sign in and send a request to /api/me", async () => {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 1000 } });
-  context.setDefaultTimeout(TIMEOUT_MS);
+  const context = await newContext({ viewport: { width: 1280, height: 1000 } });
   const requested = new Set();
   // On the context, to include requests of the popup and requests that fail.
   context.on("request", (request) => requested.add(new URL(request.url())));
@@ -54,5 +45,4 @@ test("/docs can sign in and send a request to /api/me", async () => {
   const isExternal = ({ protocol, host }) => /^(https?|wss?):$/.test(protocol) && !allowedHosts.includes(host);
   const external = [...requested].filter(isExternal);
   assert.deepEqual(external.map(String), []);
-  await context.close();
 });
