@@ -74,7 +74,7 @@ pub struct TokenPolicy {
     pub client_id: Uuid,
     /// The scope that a token must have; `None` accepts any.
     pub required_scope: Option<String>,
-    /// The requests per second of each tenant without a limit of its own; `None` for no limit.
+    /// The requests per second of a tenant for which the registry has no limit; `None` for any number.
     pub tenant_rate_limit: Option<NonZeroU32>,
 }
 

@@ -31,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit of the first poll, which delays the start.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Follows the registry with a connection of its own: the tasks of tenants can occupy the others.
+/// Follows the registry over a separate connection, because requests can occupy all others.
 pub struct Watcher {
     database: SharedConfig,
     access: Arc<AccessControl>,

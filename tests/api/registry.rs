@@ -68,7 +68,7 @@ impl Replicas {
         block_in_place(|| Service::start(&[&settings, changes].concat()))
     }
 
-    /// Runs a command in a folder of its own, with only `DATABASE_URL` set.
+    /// Runs a command in another folder, with only `DATABASE_URL` set.
     fn run(&self, arguments: &[&str]) -> Output {
         self.run_with_input(arguments, "")
     }
@@ -159,7 +159,7 @@ async fn changes_reach_every_replica_within_two_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspension_rejects_tenants_of_settings_and_open_mode() {
+async fn suspension_overrides_settings_and_open_mode() {
     let mut replicas = Replicas::start(1).await;
     let open = replicas.launch(&[("ALLOW_ANY_TENANT", "true")]);
     replicas.services.push(open);
@@ -183,7 +183,7 @@ async fn suspension_rejects_tenants_of_settings_and_open_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn last_known_registry_stays_in_force_during_an_outage() {
+async fn last_known_registry_applies_during_an_outage() {
     let mut replicas = Replicas::start(1).await;
     let proxy = Proxy::start(postgres::upstream(), Fault::None).await;
     let url = replicas.database.url_through(proxy.port);

@@ -77,7 +77,7 @@ def count_commits(database, name):
 
 
 def measure_lists(setup, database):
-    """Lists the tasks of fabrikam, whom both replicas allow, with one connection. The replicas take turns."""
+    """Lists the tasks of fabrikam with one connection; both replicas allow it. The replicas take turns."""
     token = setup.entra.token("fabrikam")
     rates = {name: [] for name in SIZES}
     with contextlib.ExitStack() as stack:

@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Tasks {
     store: Store,
-    /// The maximum number of tasks of a tenant without a limit of its own.
+    /// The maximum number of tasks of a tenant for which the registry has no limit.
     max_per_tenant: usize,
     metrics: StoreMetrics,
 }

@@ -216,7 +216,7 @@ impl Connections {
     }
 }
 
-/// A call that a client may abandon. If it is dropped before its end, a task of its own completes it.
+/// A call that a client may abandon. If it is dropped before its end, a spawned task completes it.
 /// The permits that it holds therefore belong to the connection until the connection is free.
 /// Otherwise a tenant could take all connections by disconnecting.
 struct Running(Option<BoxFuture<'static, Result<Vec<Row>, DatabaseError>>>);
