@@ -83,7 +83,8 @@ pub(crate) async fn get(
     operation_id = "createTask",
     path = "/api/tasks",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "A new random value for each task, 1 to 255 visible ASCII characters")),
+        description = "A new random value for each task, 1 to 255 visible ASCII characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body = CreateTask,
     responses(
         (status = 200, description = "The task", body = TaskFields,
