@@ -6,10 +6,11 @@
 //! [`error`] turns every failure into a response. [`commands`] contains the commands of the binary.
 //!
 //! Imports point down: commands, [`routes`] and [`config`], [`openapi`] and [`telemetry`],
-//! [`registry`], [`tasks`], [`error`], [`auth`], [`ids`] and [`clock`]. Two imports point up: [`error`] uses the
-//! error types of [`tasks`], and [`tasks::store`] uses [`telemetry::store`]. [`auth`] never imports
-//! tasks or responses, the store never imports tokens or HTTP, and [`server`] imports none of these
-//! modules. Only [`config`] reads the environment, and only [`clock`] reads the system time.
+//! [`registry`], [`tasks`], [`error`], [`auth`], [`ids`] and [`clock`]. Two imports point up:
+//! [`error`] uses the error types of [`tasks`], and [`tasks::store`] uses [`telemetry::store`].
+//! [`auth`] never imports tasks or responses, the store never imports tokens or HTTP, and [`server`]
+//! imports none of these modules. Only [`config`] reads the environment, and only [`clock`] reads the
+//! system time.
 //!
 //! [`docs`] contains the guides.
 

@@ -69,7 +69,8 @@ pub struct Docs {
 )]
 struct Description;
 
-/// The names of the security schemes. The page offers one: with two, users would not know which to use.
+/// The names of the security schemes. The page offers only one of them: with two, users would not
+/// know which to use.
 const ENTRA: &str = "entra";
 const BEARER: &str = "bearer";
 

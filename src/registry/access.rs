@@ -53,11 +53,11 @@ impl AccessControl {
     }
 
     fn apply(&self, sources: &Sources, event: &'static str) {
-        let new = sources.settings.with_registry(&sources.registry);
         let old = self.verifier.access();
-        self.verifier.replace_access(new.clone());
+        let new = sources.settings.with_registry(&sources.registry);
+        self.verifier.replace_access(new);
         // After the change: a reader of the log may rely on it.
-        log_changes(event, &old, &new);
+        log_changes(event, &old, &self.verifier.access());
     }
 }
 

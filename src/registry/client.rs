@@ -14,10 +14,7 @@ use uuid::Uuid;
 use crate::{
     auth::{RegistryContent, TenantProfile},
     ids::{KeyId, TenantId},
-    tasks::store::postgres::{
-        config::DatabaseConfig,
-        error::{DatabaseError, with_timeout},
-    },
+    tasks::store::postgres::{config::DatabaseConfig, error::DatabaseError},
 };
 
 const VERSION: &str = "SELECT coalesce(max(version), 0) FROM registry_log";
@@ -116,9 +113,7 @@ pub struct TenantChange {
 impl RegistryClient {
     /// Connects to the database.
     pub async fn connect(database: &DatabaseConfig) -> Result<Self, DatabaseError> {
-        let connect = async { Ok(database.connect().await?) };
-        let (client, _) = with_timeout(database.connect_timeout, connect).await?;
-        Ok(Self(client))
+        Ok(Self(database.open().await?))
     }
 
     /// Reads the registry once.

@@ -93,13 +93,13 @@ fn change_tenants(
     change_list(directory, List::TENANTS, old, change)
 }
 
-pub(in crate::commands) fn revoked_keys(variables: &Variables) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn revoked_keys(variables: &Variables) -> anyhow::Result<BTreeSet<String>> {
     let keys = Settings::new(variables).revoked_keys()?;
     Ok(keys.iter().map(ToString::to_string).collect())
 }
 
 /// Revokes the keys, or restores them.
-pub(in crate::commands) fn change_keys(
+pub(super) fn change_keys(
     directory: &Path,
     key_ids: &[String],
     revoke: bool,

@@ -3,7 +3,7 @@
 //! With `DATABASE_URL`, the commands change the registry that all replicas share, from any machine.
 //! Otherwise they change `.env`.
 
-pub(super) mod env_file;
+mod env_file;
 mod offboarding;
 mod progress;
 mod registry;
@@ -13,18 +13,14 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use self::registry::Registry;
 use crate::{
-    config::{
-        env_file::read_variables,
-        settings::{Settings, Variables},
-    },
+    config::{env_file::read_variables, settings::Variables},
     ids::{KeyId, TenantId},
     registry::client::TenantChange,
-    tasks::store::postgres::config::DatabaseConfig,
 };
 
 /// Above this number of tenants, a change needs a confirmation.
@@ -145,7 +141,7 @@ pub(super) struct Confirmation {
 }
 
 /// What to record. All of it needs the registry.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub(super) struct Record {
     /// The name that users see; "" removes it
     #[arg(long, value_name = "TEXT", value_parser = parse_name)]
@@ -169,7 +165,7 @@ pub(super) async fn tenants(directory: &Path, command: TenantsCommand) -> anyhow
     let variables = read_variables(directory)?;
     let registry = Registry::open(&variables).await?;
     let Some(registry) = registry else {
-        return without_registry(directory, command);
+        return without_registry(directory, &variables, command);
     };
     match command {
         TenantsCommand::List { json } => registry.list(json).await?,
@@ -221,26 +217,29 @@ pub(super) async fn tenants(directory: &Path, command: TenantsCommand) -> anyhow
             registry.add(&tenants, &TenantChange::default()).await?;
         }
         TenantsCommand::Export { tenant } => {
-            offboarding::export(&database(&variables)?, tenant.id).await?;
+            offboarding::export(&registry.database, tenant.id).await?;
         }
         TenantsCommand::Erase { tenant } => {
-            offboarding::erase(&database(&variables)?, &registry, tenant.id).await?;
+            offboarding::erase(&registry, tenant.id).await?;
         }
     }
     Ok(true)
 }
 
-fn without_registry(directory: &Path, command: TenantsCommand) -> anyhow::Result<bool> {
-    let variables = read_variables(directory)?;
+fn without_registry(
+    directory: &Path,
+    variables: &Variables,
+    command: TenantsCommand,
+) -> anyhow::Result<bool> {
     match command {
-        TenantsCommand::List { json: false } => env_file::list(&variables)?,
+        TenantsCommand::List { json: false } => env_file::list(variables)?,
         TenantsCommand::Show {
             tenant,
             json: false,
-        } => return env_file::show(&variables, tenant.id),
+        } => return env_file::show(variables, tenant.id),
         TenantsCommand::Add {
             tenants, record, ..
-        } if record.is_empty() => env_file::add(directory, &tenants.ids)?,
+        } if record == Record::default() => env_file::add(directory, &tenants.ids)?,
         TenantsCommand::Remove { tenants, .. } => env_file::remove(directory, &tenants.ids)?,
         TenantsCommand::List { .. } | TenantsCommand::Show { .. } => {
             bail!("--json {NEEDS_DATABASE}")
@@ -280,19 +279,6 @@ pub(super) async fn keys(directory: &Path, command: KeysCommand) -> anyhow::Resu
         }
         (KeysCommand::Revoke { .. }, None) => bail!("a reason {NEEDS_DATABASE}"),
         (KeysCommand::List { .. }, None) => bail!("--json {NEEDS_DATABASE}"),
-    }
-}
-
-fn database(variables: &Variables) -> anyhow::Result<DatabaseConfig> {
-    let database = Settings::new(variables).database()?;
-    database.context("DATABASE_URL is not set")
-}
-
-impl Record {
-    fn is_empty(&self) -> bool {
-        let texts = [&self.name, &self.note];
-        let limits = [self.max_tasks, self.rate_limit];
-        texts.iter().all(|text| text.is_none()) && limits.iter().all(Option::is_none)
     }
 }
 

@@ -62,15 +62,11 @@ pub(super) async fn export(database: &DatabaseConfig, tenant: TenantId) -> anyho
 }
 
 /// Deletes the tasks in batches. If this is interrupted, it can be repeated.
-pub(super) async fn erase(
-    database: &DatabaseConfig,
-    registry: &Registry,
-    tenant: TenantId,
-) -> anyhow::Result<()> {
+pub(super) async fn erase(registry: &Registry, tenant: TenantId) -> anyhow::Result<()> {
     let Some(seconds) = registry.client.suspended_for(tenant).await? else {
         bail!("{tenant} is not suspended: run tenants suspend first. Nothing was erased.");
     };
-    let data = TenantData::connect(database, tenant).await?;
+    let data = TenantData::connect(&registry.database, tenant).await?;
     let count = data.count().await?;
     eprintln!("Tasks to delete: {count}. Type the tenant's ID again to continue:");
     let mut answer = String::new();

@@ -17,12 +17,13 @@ use crate::{
     },
     ids::TenantId,
     registry::client::{Outcome, RegisteredTenant, RegistryClient, Status, TenantChange},
-    tasks::store::postgres::error::DatabaseError,
+    tasks::store::postgres::{config::DatabaseConfig, error::DatabaseError},
 };
 
 /// The registry, with the tenants that the settings of this machine list.
 pub(super) struct Registry {
     pub(super) client: RegistryClient,
+    pub(super) database: DatabaseConfig,
     in_settings: BTreeSet<TenantId>,
     is_open: bool,
     /// Who runs the command.
@@ -39,6 +40,7 @@ impl Registry {
         let tenants = settings.listed_tenants()?;
         Ok(Some(Self {
             client: RegistryClient::connect(&database).await?,
+            database,
             in_settings: tenants.listed().clone(),
             is_open: tenants.is_open(),
             by: env_file::user_name().unwrap_or_else(|| "unknown".to_owned()),

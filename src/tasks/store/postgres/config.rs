@@ -14,7 +14,10 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::{Host as UrlHost, form_urlencoded};
 
-use super::tls::{self, Roots, TlsError};
+use super::{
+    error::{DatabaseError, with_timeout},
+    tls::{self, Roots, TlsError},
+};
 
 /// The default time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +58,7 @@ const PARAMETERS: [&str; 20] = [
 pub struct DatabaseConfig {
     pub(super) postgres: tokio_postgres::Config,
     /// The time limit for opening a connection.
-    pub(crate) connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     tls: rustls::ClientConfig,
 }
 
@@ -170,8 +173,15 @@ impl FromStr for DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// Opens a connection within its time limit.
+    pub(crate) async fn open(&self) -> Result<Client, DatabaseError> {
+        let connect = async { Ok(self.connect().await?) };
+        let (client, _) = with_timeout(self.connect_timeout, connect).await?;
+        Ok(client)
+    }
+
     /// Opens a connection. The task ends when the client is dropped.
-    pub(crate) async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let tls = MakeRustlsConnect::new(self.tls.clone());
         let (client, connection) = self.postgres.connect(tls).await?;
         let task = tokio::spawn(async move {

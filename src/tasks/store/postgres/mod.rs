@@ -230,9 +230,7 @@ impl PostgresTasks {
         self.connections.run(call).await?;
         Ok(())
     }
-}
 
-impl PostgresTasks {
     /// Deletes expired keys in small batches. A failure is retried the next time.
     pub(super) async fn forget_expired_keys(&self, tenants: &BTreeSet<TenantId>) {
         let mut tenants = tenants.clone();

@@ -90,8 +90,7 @@ pub(super) async fn prepare_in_background(database: SharedConfig) {
 
 /// Connects, as a role that is not exempt from row security.
 async fn connect(database: &DatabaseConfig) -> Result<Client, DatabaseError> {
-    let connect = async { Ok(database.connect().await?) };
-    let (client, _) = with_timeout(database.connect_timeout, connect).await?;
+    let client = database.open().await?;
     with_timeout(CHECK_TIMEOUT, checks::check_role(&client)).await?;
     Ok(client)
 }

@@ -5,13 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::{Client, Row, types::Type};
 use uuid::Uuid;
 
-use super::{
-    LIST, checks,
-    config::DatabaseConfig,
-    error::{DatabaseError, with_timeout},
-    pool::Call,
-    task,
-};
+use super::{LIST, checks, config::DatabaseConfig, error::DatabaseError, pool::Call, task};
 use crate::{
     ids::{TaskId, TenantId},
     tasks::Task,
@@ -37,8 +31,7 @@ impl TenantData {
         database: &DatabaseConfig,
         tenant: TenantId,
     ) -> Result<Self, DatabaseError> {
-        let connect = async { Ok(database.connect().await?) };
-        let (client, _) = with_timeout(database.connect_timeout, connect).await?;
+        let client = database.open().await?;
         checks::check_isolation(&client).await?;
         Ok(Self { client, tenant })
     }
