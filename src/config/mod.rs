@@ -79,15 +79,17 @@ impl Config {
     }
 
     fn from_settings(settings: &Settings<'_>) -> Result<Self, ConfigError> {
+        let tokens = TokenPolicy {
+            authority: settings.authority()?,
+            client_id: settings.client_id()?,
+            required_scope: settings.required_scope()?,
+            tenant_rate_limit: settings.tenant_rate_limit()?,
+        };
+        let database = settings.database()?;
         Ok(Self {
-            tokens: TokenPolicy {
-                authority: settings.authority()?,
-                client_id: settings.client_id()?,
-                required_scope: settings.required_scope()?,
-                tenant_rate_limit: settings.tenant_rate_limit()?,
-            },
+            tokens,
             access: Access::from_settings(
-                settings.tenants(settings.database()?.is_some())?,
+                settings.tenants(database.is_some())?,
                 settings.revoked_keys()?,
             ),
             allowed_origins: settings.allowed_origins()?,
@@ -95,7 +97,7 @@ impl Config {
             port: settings.port()?,
             max_connections: settings.max_connections()?,
             store: StoreConfig {
-                database: settings.database()?,
+                database,
                 max_database_connections: settings.max_database_connections()?,
                 max_tasks_per_tenant: settings.max_tasks_per_tenant()?,
             },
