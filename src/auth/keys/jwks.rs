@@ -48,6 +48,8 @@ pub enum RejectedKey {
     Kind,
     #[error("a modulus outside 2048 to 8192 bits")]
     Size,
+    #[error("a public exponent that is even or less than 3")]
+    Exponent,
     #[error("the key of another issuer, such as that of personal accounts")]
     Issuer,
     #[error("the key of another cloud")]
@@ -162,6 +164,10 @@ fn parse_key(
     let exponent = parse_unsigned(key.e)?;
     if !MODULUS_BITS.contains(&bit_length(&modulus)) {
         return Err(RejectedKey::Size);
+    }
+    // RFC 8017, section 3.1. No signature is valid with such a key.
+    if exponent == [1] || exponent.last().is_none_or(|last| last % 2 == 0) {
+        return Err(RejectedKey::Exponent);
     }
     let decoding_key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
     let key = SigningKey {

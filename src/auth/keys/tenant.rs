@@ -265,6 +265,7 @@ impl TenantKeys {
                 RejectedKey::Malformed
                 | RejectedKey::Kind
                 | RejectedKey::Size
+                | RejectedKey::Exponent
                 | RejectedKey::Cloud => tracing::warn!(%tenant, %reason, "{MESSAGE}"),
             }
         }

@@ -7,6 +7,8 @@
 pub(crate) mod cache;
 pub(crate) mod claims;
 pub(crate) mod json;
+#[cfg(test)]
+mod wycheproof;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
@@ -59,8 +61,9 @@ impl<'a> UnverifiedToken<'a> {
         if payload.contains('.') {
             return Err(wrong_segments(unverified_jwt));
         }
-        let payload = Members::parse(decode(payload, "payload")?, CLAIMS, "payload")?;
+        let payload = decode(payload, "payload")?;
         decode(signature, "signature")?;
+        let payload = Members::parse(payload, CLAIMS, "payload")?;
         Ok(Self {
             message,
             signature,
@@ -69,15 +72,21 @@ impl<'a> UnverifiedToken<'a> {
         })
     }
 
-    /// Verifies the signature: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518, section 3.3).
+    /// Verifies the signature.
     pub(super) fn verify(self, key: &SigningKey) -> Result<SignedClaims, InvalidToken> {
-        let message = self.message.as_bytes();
-        let key = key.decoding_key();
-        match crypto::verify(self.signature, message, key, Algorithm::RS256) {
-            Ok(true) => Ok(SignedClaims::new(self.unverified_claims)),
-            Ok(false) | Err(_) => Err(InvalidToken::Signature(self.unverified_key_id)),
+        if is_signed_by(key, self.message.as_bytes(), self.signature) {
+            Ok(SignedClaims::new(self.unverified_claims))
+        } else {
+            Err(InvalidToken::Signature(self.unverified_key_id))
         }
     }
+}
+
+/// Whether `signature`, in base64url, is the key's signature of `message`: RSASSA-PKCS1-v1_5 with
+/// SHA-256 (RFC 7518, section 3.3).
+fn is_signed_by(key: &SigningKey, message: &[u8], signature: &str) -> bool {
+    let verified = crypto::verify(signature, message, key.decoding_key(), Algorithm::RS256);
+    matches!(verified, Ok(true))
 }
 
 #[cfg(fuzzing)]
