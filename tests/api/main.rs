@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod key_simulation;
 mod suite;
 
 /// Whether the service under test keeps its tasks in PostgreSQL.

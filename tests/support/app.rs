@@ -1,10 +1,14 @@
 //! The service in the process of a test, called over HTTP.
 
 use std::{
+    env,
+    io::{self, Write},
+    panic, process,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Once,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -48,6 +52,29 @@ pub struct TestApp {
     client: reqwest::Client,
 }
 
+/// With `STOP_AT_FIRST_FAILURE`, ends the process as soon as a test fails.
+///
+/// Mutation testing needs only one failure per mutant, and libtest has no such option.
+fn stop_at_first_failure() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if env::var_os("STOP_AT_FIRST_FAILURE").is_none() {
+            return;
+        }
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            print(panic);
+            // libtest names a test's thread by the path of the test.
+            let thread = thread::current();
+            if let Some(test) = thread.name().filter(|name| name.contains("::")) {
+                // `eprintln!` would write to the output that libtest captures.
+                let _ = writeln!(io::stderr(), "stopped because {test} failed: {panic}");
+                process::exit(101);
+            }
+        }));
+    });
+}
+
 /// A response, read completely.
 #[derive(Debug)]
 pub struct Answer {
@@ -60,6 +87,8 @@ pub struct Answer {
 #[derive(Default)]
 pub struct SteppedClock {
     stepped_millis: AtomicU64,
+    /// By how much the system clock was set forward, in seconds.
+    set_forward: AtomicI64,
 }
 
 impl TestApp {
@@ -78,6 +107,7 @@ impl TestApp {
         changes: &[(&str, &str)],
         change: impl FnOnce(&mut server::Limits),
     ) -> Self {
+        stop_at_first_failure();
         let clock = Arc::new(SteppedClock::default());
         let entra = MockEntra::start(listen().await, clock.clone());
         let mut settings = settings(&entra.authority, changes);
@@ -240,6 +270,11 @@ impl SteppedClock {
         self.stepped_millis.fetch_add(millis, Ordering::SeqCst);
     }
 
+    /// Sets the system clock forward or back. Monotonic time does not change.
+    pub fn set_forward(&self, seconds: i64) {
+        self.set_forward.fetch_add(seconds, Ordering::SeqCst);
+    }
+
     /// The time since a moment of the monotonic clock.
     pub fn since(&self, moment: Duration) -> Duration {
         self.monotonic().saturating_sub(moment)
@@ -248,7 +283,10 @@ impl SteppedClock {
 
 impl Clock for SteppedClock {
     fn since_epoch(&self) -> Duration {
-        Self::START + self.monotonic()
+        let set_forward = self.set_forward.load(Ordering::SeqCst);
+        let since_epoch = Self::START + self.monotonic();
+        let moved = since_epoch.as_secs().saturating_add_signed(set_forward);
+        Duration::new(moved, since_epoch.subsec_nanos())
     }
 
     fn monotonic(&self) -> Duration {

@@ -21,7 +21,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tenant_tasks::clock::Clock;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
     sign_in,
@@ -57,6 +57,8 @@ pub enum KeysResponse {
     Status(u16),
     /// The published document, after a delay.
     Delay(Duration),
+    /// The published document, after a test has closed the semaphore.
+    Held(Arc<Semaphore>),
     /// A redirect to the document of another tenant, which exists.
     RedirectTo(Tenant),
     /// These bytes instead of the document.
@@ -185,6 +187,11 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
             .into_response(),
         Some((KeysResponse::Delay(delay), document)) => {
             tokio::time::sleep(delay).await;
+            Json(document).into_response()
+        }
+        Some((KeysResponse::Held(closed), document)) => {
+            // It has no permits: the wait ends with an error when it is closed.
+            let _ = closed.acquire().await;
             Json(document).into_response()
         }
         Some((KeysResponse::RedirectTo(other), _)) => {
