@@ -27,5 +27,6 @@ guides! {
     deployment: "deployment.md",
     differences: "differences.md",
     make_it_yours: "make-it-yours.md",
+    security: "security.md",
     faq: "faq.md",
 }

@@ -10,6 +10,7 @@
 mod support;
 
 mod key_simulation;
+mod security_guide;
 mod suite;
 
 /// Whether the service under test keeps its tasks in PostgreSQL.
