@@ -113,13 +113,7 @@ fn files(docs: &Docs) -> Vec<File> {
             &policy,
         ))
     });
-    let page = File::new(
-        "",
-        PAGE.as_bytes().into(),
-        "text/html; charset=utf-8",
-        None,
-        &policy,
-    );
+    let page = File::new("", PAGE.as_bytes().into(), "text/html", None, &policy);
     iter::once(page).chain(files).collect()
 }
 
@@ -137,7 +131,13 @@ impl File {
             headers.insert(name, value);
         };
         set(CONTENT_SECURITY_POLICY, policy);
-        set(CONTENT_TYPE, content_type);
+        // Swagger UI's files are UTF-8.
+        let charset = if content_type.starts_with("text/") {
+            "; charset=utf-8"
+        } else {
+            ""
+        };
+        set(CONTENT_TYPE, &format!("{content_type}{charset}"));
         // A browser asks each time whether the file has changed, and 304 is the usual response.
         set(CACHE_CONTROL, "no-cache");
         if let Some(encoding) = encoding {

@@ -204,6 +204,13 @@ async fn docs_files_are_compressed_and_cached_by_content() {
         assert_eq!(first.status(), StatusCode::OK, "{name}");
         assert_eq!(first.headers()["cache-control"], "no-cache");
         assert_eq!(first.headers()["x-content-type-options"], "nosniff");
+        let content_type = first.headers()["content-type"].to_str().unwrap();
+        let is_text = content_type.starts_with("text/");
+        assert_eq!(is_text, content_type.ends_with("; charset=utf-8"), "{name}");
+        assert!(
+            is_text || name.contains("favicon"),
+            "{name}: {content_type}"
+        );
         if name.contains("bundle") || name.contains("preset") {
             assert_eq!(first.headers()["content-encoding"], "gzip", "{name}");
         }

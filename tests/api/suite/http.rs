@@ -228,6 +228,20 @@ async fn head_limit_does_not_depend_on_segments() {
     }
 }
 
+/// With both headers, a proxy may see another end of the message than the service (RFC 9112, section 6.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn message_with_two_lengths_ends_the_connection() {
+    let app = TestApp::start().await;
+    let hidden = "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n";
+    let message = format!(
+        "GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: {}\r\n\r\n\
+         0\r\n\r\n{hidden}",
+        5 + hidden.len()
+    );
+    let answer = exchange(&app, &[message.as_bytes()]);
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+}
+
 #[tokio::test]
 async fn no_response_may_be_stored_or_sniffed() {
     let app = TestApp::start().await;
