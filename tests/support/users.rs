@@ -32,6 +32,9 @@ pub const NORTHWIND: Tenant = Tenant {
 
 pub const TENANTS: [Tenant; 3] = [CONTOSO, FABRIKAM, NORTHWIND];
 
+/// The `tid` of all personal accounts.
+pub const PERSONAL_ACCOUNTS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+
 /// The `tid` of a tenant that does not exist; each number gives another one.
 pub fn absent_tenant(number: usize) -> String {
     format!("{number:08x}-0000-4000-8000-000000000000")

@@ -13,8 +13,8 @@ use crate::{
         entra::MockEntra,
         tokens::SigningKey,
         users::{
-            ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, READER,
-            SPA_CLIENT_ID,
+            ADMIN, API_CLIENT_ID, CONTOSO, EDITOR, FABRIKAM, NOROLE, NORTHWIND, PERSONAL_ACCOUNTS,
+            READER, SPA_CLIENT_ID,
         },
     },
 };
@@ -411,6 +411,7 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
     let valid = || entra.v2(CONTOSO, ADMIN);
     let id_token = "It is an ID token. Send the access token";
     let b2c = "It is a token of Azure AD B2C or External ID";
+    let personal_issuer = format!("{}/{PERSONAL_ACCOUNTS}/v2.0", entra.authority);
     let b2c_issuer = "https://contoso.b2clogin.com/11111111-1111-4111-8111-111111111111/v2.0/";
     for (token, advice) in [
         (valid().with("aud", SPA_CLIENT_ID).sign(), id_token),
@@ -432,6 +433,17 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
         (valid().with("iss", b2c_issuer).sign(), b2c),
         (valid().with("iss", b2c_issuer).without("tid").sign(), b2c),
         (
+            entra.v2(NORTHWIND, ADMIN).sign(),
+            "tenants add 33333333-3333-4333-8333-333333333333",
+        ),
+        (
+            valid()
+                .with("tid", PERSONAL_ACCOUNTS)
+                .with("iss", personal_issuer)
+                .sign(),
+            "It is the token of a personal account.",
+        ),
+        (
             valid()
                 .signed_by(SigningKey::first().named("its own"))
                 .sign(),
@@ -443,6 +455,9 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
         assert!(output.contains(advice), "{advice}: {output}");
         assert_eq!(code, Some(1));
     }
+    let other_issuer = valid().with("iss", "https://issuer.example/").sign();
+    let (output, _) = inspect(&entra, &[], &other_issuer);
+    assert!(!output.contains(b2c), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use tenant_tasks::config::{Config, env_file::read_variables, settings::Variables, variables};
 
-use crate::support::app::settings;
+use crate::support::{app::settings, users::PERSONAL_ACCOUNTS};
 
 const AUTHORITY: &str = "http://127.0.0.1:1";
 const GUID: &str = "44444444-4444-4444-8444-444444444444";
-const PERSONAL_ACCOUNTS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Invalid values. Each causes exactly one problem.
@@ -49,6 +48,10 @@ const INVALID: &[(&str, &str)] = &[
     (
         "AZURE_AUTHORITY_HOST",
         "https://user:s3cret@login.microsoftonline.com",
+    ),
+    (
+        "AZURE_AUTHORITY_HOST",
+        "https://user@login.microsoftonline.com",
     ),
     ("AZURE_AUTHORITY_HOST", "ftp://127.0.0.1"),
     ("AZURE_AUTHORITY_HOST", "https://login.windows.net"),
