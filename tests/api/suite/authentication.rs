@@ -16,13 +16,18 @@ const CLAIM: &str = "Token lacks a required claim or has one of the wrong type";
 pub(crate) type Edit = fn(Token) -> String;
 
 /// Differences from Entra's usual tokens that do not make a token invalid.
-pub(crate) const HARMLESS: [(&str, Edit); 14] = [
+pub(crate) const HARMLESS: [(&str, Edit); 15] = [
     ("no typ", |token| token.without_header("typ").sign()),
     ("another typ", |token| {
         token.with_header("typ", "at+jwt").sign()
     }),
     ("a jwk in the header", |token| {
         token.with_header("jwk", SigningKey::third().jwk()).sign()
+    }),
+    ("addresses of keys in the header", |token| {
+        let token = token.with_header("jku", "https://keys.example/jwks");
+        let token = token.with_header("x5u", "https://keys.example/x5c");
+        token.with_header("x5c", json!(["AAAA"])).sign()
     }),
     ("the bare client ID as audience", |token| {
         token.with("aud", API_CLIENT_ID).sign()

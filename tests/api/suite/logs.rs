@@ -74,10 +74,10 @@ async fn request_line_has_user_route_duration_and_trace() {
     assert_eq!(answer.status, StatusCode::OK);
     let mut line = fixture.line_of(&answer);
     assert!(line["duration_us"].take().as_u64().unwrap() > 0);
-    assert_eq!(
-        line["timestamp"].take().as_str().unwrap().len(),
-        "2027-01-15T08:00:00.000000Z".len()
-    );
+    let timestamp = line["timestamp"].take();
+    let timestamp = timestamp.as_str().unwrap();
+    assert_eq!(timestamp.len(), "2027-01-15T08:00:00.000000Z".len());
+    assert!(timestamp.ends_with('Z'), "{timestamp} is not in UTC");
     let expected = json!({
         "timestamp": null, "level": "INFO", "target": "tenant_tasks::request", "message": "request",
         "request_id": answer.header("x-request-id"), "trace_id": TRACE, "method": "POST", "route": "/api/tasks",

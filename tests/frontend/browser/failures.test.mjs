@@ -17,7 +17,7 @@ import {
   open,
   respondTimes,
   respondWith,
-  screenshot,
+  screenshots,
   signIn,
   status,
   taskOf,
@@ -29,7 +29,7 @@ test("an unreachable service shows a message and can be retried", async () => {
   await page.route(`${API_URL}/**`, (route) => route.abort("connectionrefused"));
   await enter(page, "Edgar Editor", "contoso");
   await expectVisible(heading(page, "The service is unavailable"));
-  await screenshot(page, "unavailable");
+  await screenshots(page, "unavailable");
   await page.unrouteAll();
   await page.getByRole("button", { name: "Try again" }).click();
   await expectVisible(heading(page, "Dashboard"));
@@ -64,7 +64,7 @@ test("a lasting rate limit can be retried by the user", async () => {
   await expectVisible(heading(page, "The service is busy"));
   await expectVisible(page.getByText(/^Your organization sends too many requests. Try again in 30 seconds.$/));
   await expectAccessibleLayout(page, "busy");
-  await screenshot(page, "busy");
+  await screenshots(page, "busy");
   await page.unrouteAll();
   await page.getByRole("button", { name: "Try again" }).click();
   await expectVisible(heading(page, "Dashboard"));
@@ -145,7 +145,7 @@ test("what was typed survives an expired sign-in", async () => {
   await page.getByRole("button", { name: "Edgar Editor (contoso)" }).click();
   await expectVisible(status(page, "Your sign-in had expired, so the task was not added."));
   assert.equal(await page.getByLabel("New task").inputValue(), title);
-  await screenshot(page, "restored");
+  await screenshots(page, "restored");
   await page.getByRole("button", { name: "Add task" }).click();
   await expectVisible(taskOf(page, title));
   await page.reload();

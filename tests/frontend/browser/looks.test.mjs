@@ -12,7 +12,7 @@ import {
   expectVisible,
   heading,
   open,
-  screenshot,
+  screenshots,
   status,
   taskOf,
   unique,
@@ -58,7 +58,7 @@ test("a frame is shown while the account is loading", async () => {
   await expectVisible(page.getByRole("banner").getByText("Tenant Tasks"));
   await expectVisible(status(page, "Loading…"));
   await expectAccessibleLayout(page, "loading");
-  await screenshot(page, "loading");
+  await screenshots(page, "loading");
   answer();
   await expectVisible(heading(page, "Dashboard"));
 });

@@ -14,7 +14,7 @@ import {
   expectGone,
   expectVisible,
   open,
-  screenshot,
+  screenshots,
   signIn,
   status,
   taskOf,
@@ -65,7 +65,7 @@ test("a new task appears in sight", async () => {
   }
   const shown = await page.getByRole("listitem").allInnerTexts();
   assert.deepEqual([shown[0].includes(second), shown[1].includes(first)], [true, true]);
-  await screenshot(page, "many-tasks", {});
+  await screenshots(page, "many-tasks", {});
 });
 
 test("loaded tasks can be filtered by title, state and owner", async () => {

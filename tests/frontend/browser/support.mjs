@@ -225,6 +225,23 @@ export async function screenshot(page, name, options = { fullPage: true }) {
   }
 }
 
+/** Saves the page in each width and color scheme. */
+export async function screenshots(page, name, options) {
+  if (!process.env.SCREENSHOTS) {
+    return;
+  }
+  const before = page.viewportSize();
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    for (const viewport of [SMALL_PHONE, PHONE, WIDE]) {
+      await page.setViewportSize(viewport);
+      await screenshot(page, `${name}-${colorScheme}-${viewport.width}`, options);
+    }
+  }
+  await page.emulateMedia({ colorScheme: null });
+  await page.setViewportSize(before);
+}
+
 let counter = 0;
 /** A title that no other test and no earlier run uses. */
 export function unique(title) {

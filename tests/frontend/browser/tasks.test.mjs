@@ -18,6 +18,7 @@ import {
   heading,
   open,
   screenshot,
+  screenshots,
   signIn,
   status,
   taskOf,
@@ -82,8 +83,8 @@ test("an Admin sees all tasks with owners, an Editor only their own", async () =
   assert.equal(await editor.getByText("Owner:").count(), 0);
   await taskOf(admin, editorTitle).getByRole("checkbox").check();
   await expectVisible(status(admin, "Task completed"));
-  await screenshot(admin, "admin");
-  await screenshot(editor, "editor");
+  await screenshots(admin, "admin");
+  await screenshots(editor, "editor");
 });
 
 test("tenants cannot see each other's tasks", async () => {
