@@ -153,3 +153,47 @@ impl fmt::Debug for Principal {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(name: &str, email: &str, scopes: &str, roles: &[&str]) -> Principal {
+        let roles: Vec<_> = roles.iter().map(|&role| role.to_owned()).collect();
+        let id = "11111111-1111-4111-8111-111111111111";
+        Principal(Arc::new(Identity {
+            user: id.parse().unwrap(),
+            name: name.to_owned(),
+            email: email.to_owned(),
+            tenant: id.parse().unwrap(),
+            permissions: Permissions::of(&roles),
+            roles,
+            scopes: scopes.to_owned(),
+        }))
+    }
+
+    #[test]
+    fn size_in_memory_includes_every_text() {
+        let empty = principal("", "", "", &[]).bytes();
+        assert_eq!(empty, size_of::<Identity>());
+        let text = "x".repeat(1000);
+        let role = size_of::<String>() + 1000;
+        for (principal, bytes) in [
+            (principal(&text, "", "", &[]), 1000),
+            (principal("", &text, "", &[]), 1000),
+            (principal("", "", &text, &[]), 1000),
+            (principal("", "", "", &[&text, &text]), 2 * role),
+            (principal(&text, &text, &text, &[&text]), 3000 + role),
+        ] {
+            assert_eq!(principal.bytes() - empty, bytes);
+        }
+    }
+
+    #[test]
+    fn debug_output_has_ids_but_no_name_and_email() {
+        let principal = principal("Ada", "ada@contoso.example", "", &["Admin"]);
+        let output = format!("{principal:?}");
+        assert!(output.contains("11111111-1111") && output.contains("Admin"));
+        assert!(!output.contains("Ada") && !output.contains("ada@"));
+    }
+}

@@ -117,6 +117,25 @@ mod tests {
     }
 
     #[test]
+    fn only_tenants_without_recent_requests_are_removed() {
+        let limits = TenantRateLimits::default();
+        let take = |number: usize, seconds| {
+            let tenant = format!("{number:08x}-0000-4000-8000-000000000000");
+            let tenant = tenant.parse().unwrap();
+            limits.try_take(tenant, NonZeroU32::MIN, Duration::from_secs(seconds))
+        };
+        for number in 0..MAX_TRACKED_TENANTS {
+            assert!(take(number, number as u64 % 100));
+        }
+        assert_eq!(limits.tenants.len(), MAX_TRACKED_TENANTS);
+        // A request at 99 seconds counts until 100 seconds.
+        assert!(take(MAX_TRACKED_TENANTS, 99));
+        assert_eq!(limits.tenants.len(), MAX_TRACKED_TENANTS / 100 + 1);
+        assert!(!take(99, 99));
+        assert!(take(98, 99));
+    }
+
+    #[test]
     fn a_pause_restores_one_burst_and_no_more() {
         let mut limit = RateLimit::new(Limit {
             burst: 3,

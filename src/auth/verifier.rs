@@ -288,3 +288,34 @@ impl Verifier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{auth::tenants::Tenants, clock::SystemClock};
+
+    #[tokio::test]
+    async fn verifications_wait_for_a_core() {
+        let policy = TokenPolicy {
+            authority: Authority::public(),
+            client_id: Uuid::nil(),
+            required_scope: None,
+            tenant_rate_limit: None,
+        };
+        let access = Access::from_settings(Tenants::Listed(BTreeSet::new()), HashSet::new());
+        let verifier = Verifier::new(policy, access, Arc::new(SystemClock::new())).unwrap();
+        let mut permits = Vec::new();
+        for _ in 0..available_parallelism().unwrap().get() {
+            permits.push(verifier.verification_permit().await);
+        }
+        let mut next = std::pin::pin!(verifier.verification_permit());
+        let short = Duration::from_millis(20);
+        assert!(timeout(short, &mut next).await.is_err());
+        permits.pop();
+        assert!(timeout(short, next).await.is_ok());
+    }
+}
