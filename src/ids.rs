@@ -87,6 +87,13 @@ pub fn parse_guid(text: &str) -> Result<Uuid, NotAGuid> {
 }
 
 impl TenantId {
+    /// A tenant for unit tests; each number is another one.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: usize) -> Self {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000");
+        id.parse().expect("a GUID")
+    }
+
     /// Whether this can be the tenant of an organization.
     pub fn is_organization(self) -> bool {
         self.0 != PERSONAL_ACCOUNTS && !self.0.is_nil()

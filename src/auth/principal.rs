@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_has_ids_but_no_name_and_email() {
+    fn debug_output_has_neither_name_nor_email() {
         let principal = principal("Ada", "ada@contoso.example", "", &["Admin"]);
         let output = format!("{principal:?}");
         assert!(output.contains("11111111-1111") && output.contains("Admin"));

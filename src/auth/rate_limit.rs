@@ -120,8 +120,7 @@ mod tests {
     fn only_tenants_without_recent_requests_are_removed() {
         let limits = TenantRateLimits::default();
         let take = |number: usize, seconds| {
-            let tenant = format!("{number:08x}-0000-4000-8000-000000000000");
-            let tenant = tenant.parse().unwrap();
+            let tenant = TenantId::numbered(number);
             limits.try_take(tenant, NonZeroU32::MIN, Duration::from_secs(seconds))
         };
         for number in 0..MAX_TRACKED_TENANTS {

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{auth::tenants::Tenants, clock::SystemClock};
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn verifications_wait_for_a_core() {
         let policy = TokenPolicy {
             authority: Authority::public(),

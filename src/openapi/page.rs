@@ -131,7 +131,7 @@ impl File {
             headers.insert(name, value);
         };
         set(CONTENT_SECURITY_POLICY, policy);
-        // Swagger UI's files are UTF-8.
+        // The page and Swagger UI's files are UTF-8.
         let charset = if content_type.starts_with("text/") {
             "; charset=utf-8"
         } else {

@@ -1,4 +1,5 @@
-//! The guide `src/docs/security.md` names tests that exist.
+//! Checks that the tests and paths in the guide `src/docs/security.md` exist, and that its rows are
+//! consistent.
 
 use std::{
     collections::BTreeSet,
@@ -81,7 +82,7 @@ fn guide_names_only_existing_tests() {
     } in rows
     {
         assert!(numbers.insert(requirement.clone()), "{requirement} twice");
-        // The odd parts are between backticks.
+        // Every second part is between backticks.
         for name in test.split('`').skip(1).step_by(2) {
             let exists = if name.contains('/') {
                 root().join(name).exists()

@@ -52,29 +52,6 @@ pub struct TestApp {
     client: reqwest::Client,
 }
 
-/// With `STOP_AT_FIRST_FAILURE`, ends the process as soon as a test fails.
-///
-/// Mutation testing needs only one failure per mutant, and libtest has no such option.
-fn stop_at_first_failure() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if env::var_os("STOP_AT_FIRST_FAILURE").is_none() {
-            return;
-        }
-        let print = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            print(panic);
-            // libtest names a test's thread by the path of the test.
-            let thread = thread::current();
-            if let Some(test) = thread.name().filter(|name| name.contains("::")) {
-                // `eprintln!` would write to the output that libtest captures.
-                let _ = writeln!(io::stderr(), "stopped because {test} failed: {panic}");
-                process::exit(101);
-            }
-        }));
-    });
-}
-
 /// A response, read completely.
 #[derive(Debug)]
 pub struct Answer {
@@ -83,11 +60,11 @@ pub struct Answer {
     pub body: String,
 }
 
-/// A clock that advances only when a test steps it.
+/// A clock that changes only when a test steps or sets it.
 #[derive(Default)]
 pub struct SteppedClock {
     stepped_millis: AtomicU64,
-    /// By how much the system clock was set forward, in seconds.
+    /// How far the system clock was set forward, in seconds. Negative if it was set back.
     set_forward: AtomicI64,
 }
 
@@ -323,4 +300,28 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
 /// Listens on a free loopback port.
 pub async fn listen() -> TcpListener {
     server::listen("127.0.0.1", 0).await.expect("a free port")
+}
+
+/// With `STOP_AT_FIRST_FAILURE`, ends the process when a test fails. Takes effect when the first
+/// [`TestApp`] starts.
+///
+/// Mutation testing needs only one failure per mutant. libtest has no option to stop after it.
+fn stop_at_first_failure() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if env::var_os("STOP_AT_FIRST_FAILURE").is_none() {
+            return;
+        }
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            print(panic);
+            // libtest names the thread of a test after its path.
+            let thread = thread::current();
+            if let Some(test) = thread.name().filter(|name| name.contains("::")) {
+                // `eprintln!` would write to the output that libtest captures.
+                let _ = writeln!(io::stderr(), "stopped because {test} failed: {panic}");
+                process::exit(101);
+            }
+        }));
+    });
 }

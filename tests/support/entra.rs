@@ -57,7 +57,7 @@ pub enum KeysResponse {
     Status(u16),
     /// The published document, after a delay.
     Delay(Duration),
-    /// The published document, after a test has closed the semaphore.
+    /// The published document, but only after a test closes the semaphore.
     Held(Arc<Semaphore>),
     /// A redirect to the document of another tenant, which exists.
     RedirectTo(Tenant),
@@ -190,7 +190,7 @@ async fn answer_keys(entra: &MockEntra, tenant: &str) -> Response {
             Json(document).into_response()
         }
         Some((KeysResponse::Held(closed), document)) => {
-            // It has no permits: the wait ends with an error when it is closed.
+            // The semaphore has no permits: this returns an error when it is closed.
             let _ = closed.acquire().await;
             Json(document).into_response()
         }

@@ -26,6 +26,10 @@ const MAX_KEYS: usize = 100;
 /// cost of a verification grows with the square of the size.
 const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
 
+/// The accepted sizes of a public exponent, in bits. It must be odd and at least 3 (RFC 8017, section
+/// 3.1). AWS-LC rejects every signature of a key with a longer one.
+const EXPONENT_BITS: RangeInclusive<usize> = 2..=33;
+
 /// A public key that verifies a tenant's tokens.
 pub(crate) struct SigningKey {
     modulus: Vec<u8>,
@@ -48,7 +52,7 @@ pub enum RejectedKey {
     Kind,
     #[error("a modulus outside 2048 to 8192 bits")]
     Size,
-    #[error("a public exponent that is even or less than 3")]
+    #[error("a public exponent that is even, less than 3 or longer than 33 bits")]
     Exponent,
     #[error("the key of another issuer, such as that of personal accounts")]
     Issuer,
@@ -165,8 +169,8 @@ fn parse_key(
     if !MODULUS_BITS.contains(&bit_length(&modulus)) {
         return Err(RejectedKey::Size);
     }
-    // RFC 8017, section 3.1. No signature is valid with such a key.
-    if exponent == [1] || exponent.last().is_none_or(|last| last % 2 == 0) {
+    let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
+    if !is_odd || !EXPONENT_BITS.contains(&bit_length(&exponent)) {
         return Err(RejectedKey::Exponent);
     }
     let decoding_key = DecodingKey::from_rsa_raw_components(&modulus, &exponent);

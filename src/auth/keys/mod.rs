@@ -225,20 +225,18 @@ mod tests {
     use crate::clock::SystemClock;
 
     #[test]
-    fn number_of_proven_tenants_is_bounded() {
+    fn proven_tenants_in_open_mode_are_bounded() {
         let authority = Authority::public();
         let cache = KeyCache::new(authority.clone(), Arc::new(SystemClock::new())).unwrap();
-        let tenant = |number: usize| format!("{number:08x}-0000-4000-8000-000000000000");
-        let tenant = |number| tenant(number).parse::<TenantId>().unwrap();
         let excerpt = include_bytes!("../../../tests/support/entra-keys-excerpt.json");
-        let document = SigningKeys::parse(excerpt, &authority, tenant(0)).unwrap();
+        let document = SigningKeys::parse(excerpt, &authority, TenantId::numbered(0)).unwrap();
         let key = Arc::new(document.keys.into_iter().next().unwrap().1);
         for number in 0..=MAX_PROVEN_IN_OPEN_MODE {
             let found = FoundKey {
                 key: Arc::clone(&key),
-                keys: cache.new_keys(tenant(number)),
+                keys: cache.new_keys(TenantId::numbered(number)),
             };
-            cache.promote(tenant(number), found);
+            cache.promote(TenantId::numbered(number), found);
         }
         assert_eq!(cache.proven.len(), MAX_PROVEN_IN_OPEN_MODE);
     }

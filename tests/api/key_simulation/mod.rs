@@ -1,9 +1,9 @@
 //! Random histories of signing keys in simulated time, compared with a model.
 //!
-//! Each seed is one history: rollovers, outages, documents that lose keys and bring them back, two
-//! keys under one id, revocations, tenants added and removed, steps of the system clock, and
-//! requests that are cancelled while a fetch is in flight. The model predicts the result of each
-//! request and the number of fetches.
+//! Each seed generates one history: rollovers, outages, documents that omit keys and later contain
+//! them again, two keys under one id, revocations, changes of the allow-list and of the system
+//! clock, and requests that are canceled while a fetch is in flight. The model predicts the result
+//! of each request and the number of fetches.
 //!
 //! `KEY_SIMULATION_SEED` runs one seed, and `KEY_SIMULATION_SECONDS` runs new seeds for that time.
 
@@ -35,13 +35,13 @@ use crate::support::{
     users::{ADMIN, TENANTS},
 };
 
-/// The seeds of a run without settings.
+/// The number of seeds in a run without settings.
 const SEEDS: u64 = 200;
 
-/// The kinds of events that a run counts: seven results of requests, and two others.
+/// The number of kinds of events that a run counts: seven results of requests, and two others.
 const KINDS: usize = 9;
 
-/// The events of one seed.
+/// The number of events in one history.
 const EVENTS: usize = 60;
 
 /// The number of key ids that can be published. Each can belong to any key pair of [`pairs`].
@@ -66,7 +66,8 @@ const LIFETIMES: [Lifetime; 2] = [
     },
 ];
 
-/// A token for each tenant, key id, key pair and lifetime. Signing takes longer than a history.
+/// A token for each tenant, key id, key pair and lifetime. All histories share them, because
+/// signing is slow.
 static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let start = SteppedClock::default().since_epoch().as_secs();
     let mut tokens = Vec::new();
@@ -99,7 +100,7 @@ impl Request {
             tenant: rng.usize(..TENANTS.len()),
             key: Key {
                 id: rng.usize(..KEY_IDS),
-                // Most keys have one pair for their whole life.
+                // Usually the first pair, so that most key ids have no conflict.
                 pair: usize::from(rng.u8(..8) == 0),
             },
             lifetime: usize::from(rng.u8(..6) == 0),
@@ -151,14 +152,14 @@ fn random_key_histories_match_the_model() {
     let is_one = number("KEY_SIMULATION_SEED").is_some();
     assert!(
         is_one || counts.len() == KINDS,
-        "some kind of event never happened"
+        "a kind of event never happened"
     );
 }
 
-/// Counts the events of the history by kind.
+/// Runs the history of a seed, and counts its events by kind.
 fn run_history(seed: u64, counts: &mut BTreeMap<&'static str, usize>) {
     let printed = Seed(seed);
-    // The service takes the random part of its refresh interval from the generator of this thread.
+    // The random part of the service's refresh interval comes from the generator of this thread.
     fastrand::seed(seed);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let history = runtime.unwrap().block_on(async {
@@ -174,14 +175,14 @@ fn run_history(seed: u64, counts: &mut BTreeMap<&'static str, usize>) {
     drop(printed);
 }
 
-/// The service under test, beside the model of it.
+/// The service under test, and its model.
 struct History {
     rng: Rng,
     clock: Arc<SteppedClock>,
     entra: MockEntra,
     verifier: Arc<Verifier>,
     model: Model,
-    /// The fetches that the mock has counted and the model knows, by tenant.
+    /// The number of fetches at the last call of [`History::new_fetches`], by tenant.
     fetches: [usize; TENANTS.len()],
     counts: BTreeMap<&'static str, usize>,
 }
@@ -226,7 +227,7 @@ impl History {
             7 => {
                 let steps = [-86_400, -7200, -61, 61, 7200, 86_400];
                 let seconds = *self.rng.choice(&steps).unwrap();
-                // A clock that is set back before the start would make all tokens invalid.
+                // No token is valid before the start of the history.
                 if self.model.set_forward + seconds >= 0 {
                     self.clock.set_forward(seconds);
                     self.model.set_forward += seconds;
@@ -237,7 +238,7 @@ impl History {
             11..=12 => self.request_during_a_fetch().await,
             _ => {
                 let request = Request::random(&mut self.rng);
-                // The second time, the token may be in the cache of verified tokens.
+                // The second request may hit the cache of verified tokens.
                 self.request(request).await;
                 self.request(request).await;
             }
@@ -266,7 +267,11 @@ impl History {
 
     fn change_fault(&mut self) {
         let tenant = self.rng.usize(..TENANTS.len());
-        let fault = *self.rng.choice(&Fault::ALL).unwrap();
+        let fault = if self.rng.u8(..3) == 0 {
+            Fault::None
+        } else {
+            *self.rng.choice(&Fault::ALL).unwrap()
+        };
         self.model.faults[tenant] = fault;
         self.set_response(tenant);
     }
@@ -307,9 +312,10 @@ impl History {
         }
     }
 
-    /// Adds or removes a tenant, or revokes a key, or accepts it again.
+    /// Adds or removes a tenant, revokes a key, or accepts a revoked key again.
     async fn change_access(&mut self) {
-        // `replace_access` starts the fetches that are due: here only that of a new tenant.
+        // `replace_access` starts the fetches that are due. After this refresh, only the first
+        // fetch of a new tenant is due.
         self.refresh().await;
         let tenant = self.rng.usize(..TENANTS.len());
         if self.rng.bool() {
@@ -353,7 +359,7 @@ impl History {
         self.release(tenant);
     }
 
-    /// Makes the authority wait with the tenant's document until the semaphore is closed.
+    /// Ends the tenant's fault, and delays the tenant's document until the semaphore is closed.
     fn hold(&mut self, tenant: usize) -> Arc<Semaphore> {
         let closed = Arc::new(Semaphore::new(0));
         self.model.faults[tenant] = Fault::None;
@@ -362,7 +368,7 @@ impl History {
         closed
     }
 
-    /// Ends [`History::hold`].
+    /// Ends [`History::hold`]. Fails if there was a fetch since [`History::wait_for_fetch`].
     fn release(&mut self, tenant: usize) {
         assert_eq!(self.new_fetches(tenant), 0, "one fetch for all requests");
         self.set_response(tenant);
@@ -370,12 +376,15 @@ impl History {
 
     /// Waits until a fetch has reached the authority.
     async fn wait_for_fetch(&mut self, tenant: usize) {
-        while self.new_fetches(tenant) == 0 {
-            tokio::task::yield_now().await;
+        loop {
+            match self.new_fetches(tenant) {
+                0 => tokio::task::yield_now().await,
+                fetches => return assert_eq!(fetches, 1),
+            }
         }
     }
 
-    /// The fetches since the last call.
+    /// The number of fetches since the last call.
     fn new_fetches(&mut self, tenant: usize) -> usize {
         let fetches = self.entra.fetches(TENANTS[tenant]);
         let new = fetches - self.fetches[tenant];
@@ -401,15 +410,15 @@ impl History {
         self.count(outcome.into());
     }
 
-    /// Holds the tenant's keys document back while requests wait for it. One of them is cancelled,
-    /// and others have cached keys.
+    /// Delays a tenant's keys document while three requests wait for it. One of them is canceled.
+    /// Other requests need no key of this document.
     async fn request_during_a_fetch(&mut self) {
         let waiting = Request::random(&mut self.rng);
         let tenant = waiting.tenant;
         let lifetime = LIFETIMES[waiting.lifetime];
         let change = self.rng.u8(..6);
         if change < 2 {
-            // Then `replace_access` below starts no fetch.
+            // After this refresh, `replace_access` below starts no fetch.
             self.refresh().await;
         }
         if !self.model.would_fetch(tenant, waiting.key, lifetime) {
@@ -427,9 +436,9 @@ impl History {
         self.wait_for_fetch(tenant).await;
         self.model.started_for_caller(tenant);
         cancelled.abort();
-        self.count("cancelled during a fetch");
+        self.count("canceled during a fetch");
 
-        // Callers with a cached key do not notice the fetch.
+        // Callers with a cached key do not wait for the fetch.
         for _ in 0..4 {
             let other = Request::random(&mut self.rng);
             let lifetime = LIFETIMES[other.lifetime];

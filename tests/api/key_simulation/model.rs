@@ -1,4 +1,5 @@
-//! What the service must do: who is accepted, and when keys are fetched. Times are in seconds.
+//! The model of the service: the result of each request, and when keys are fetched. Times are in
+//! seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +14,13 @@ const HOUR: u64 = 60 * MINUTE;
 /// How long a key is trusted after it was last published.
 const TRUST: u64 = 24 * HOUR;
 
-/// The refresh after a success is due between these times.
+/// The time from a successful fetch to the next refresh.
 const REFRESH: RangeInclusive<u64> = 54 * MINUTE..=66 * MINUTE;
 
 const MAX_BACK_OFF: u64 = 30;
 
-/// Fetches for unknown keys: two at once at most, one more each five minutes, 30 seconds apart.
+/// The rate limit of fetches for unknown keys: two in a burst, one more every five minutes, and at
+/// least 30 seconds between two.
 const UNKNOWN_BURST: u64 = 2;
 const UNKNOWN_INTERVAL: u64 = 5 * MINUTE;
 const UNKNOWN_SPACING: u64 = 30;
@@ -32,14 +34,14 @@ pub(super) struct Key {
     pub(super) pair: usize,
 }
 
-/// When a token is valid, since the start of the history.
+/// When a token is valid, in seconds since the start of the history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetime {
     pub(super) from: u64,
     pub(super) until: u64,
 }
 
-/// How the authority responds instead of publishing the document.
+/// How the authority responds to a fetch. `None`: with the published document.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
     None,
@@ -51,8 +53,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 8] = [
-        Self::None,
+    pub(super) const ALL: [Self; 7] = [
         Self::None,
         Self::Status,
         Self::Absent,
@@ -72,16 +73,16 @@ pub(super) enum Outcome {
     NotInTime,
     Revoked,
     UnknownKey,
-    /// The keys cannot be fetched now; with the number of seconds to wait.
+    /// The keys cannot be fetched now. Contains the number of seconds to wait.
     Unavailable(u64),
     WrongSignature,
 }
 
-/// The number of fetches that the background must start.
+/// The number of fetches that a background refresh must start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fetches {
     Exactly(usize),
-    /// The random part of the interval decides.
+    /// The random part of the refresh interval determines whether one is due.
     AtMostOne,
 }
 
@@ -106,14 +107,15 @@ pub(super) struct Model {
     cached: Vec<Option<TenantKeys>>,
 }
 
-/// What the service knows of one tenant.
+/// The cached keys of one tenant, and the state of its fetches.
 #[derive(Clone, Debug)]
 struct TenantKeys {
     /// The pair of each key id, and when it was last published.
     seen: BTreeMap<usize, (usize, u64)>,
     failures: u32,
     due: RangeInclusive<u64>,
-    /// The seconds that fetches for unknown keys may use, as of `credited_at`.
+    /// The credit at `credited_at`, in seconds. A fetch for an unknown key costs
+    /// [`UNKNOWN_INTERVAL`].
     credit: u64,
     credited_at: u64,
     taken_at: Option<u64>,
@@ -132,13 +134,13 @@ impl Model {
         }
     }
 
-    /// Removes a tenant: its keys are forgotten.
+    /// Removes a tenant from the allow-list, and its keys from the cache.
     pub(super) fn remove(&mut self, tenant: usize) {
         self.listed.remove(&tenant);
         self.cached[tenant] = None;
     }
 
-    /// A refresh of the tenant is started if it is due.
+    /// The number of fetches for this tenant that a background refresh must start.
     pub(super) fn refresh(&mut self, tenant: usize) -> Fetches {
         if !self.listed.contains(&tenant) {
             return Fetches::Exactly(0);
@@ -194,7 +196,7 @@ impl Model {
         }
     }
 
-    /// Counts a fetch for an unknown key.
+    /// Counts a caller's fetch against the rate limit if other keys are cached.
     pub(super) fn started_for_caller(&mut self, tenant: usize) {
         let now = self.now;
         let keys = self.keys(tenant);
@@ -205,7 +207,7 @@ impl Model {
         }
     }
 
-    /// A fetch has ended.
+    /// Records the end of a fetch.
     pub(super) fn fetched(&mut self, tenant: usize) {
         let (now, fault) = (self.now, self.faults[tenant]);
         let published = self.published[tenant].clone();
@@ -251,7 +253,7 @@ impl Model {
         }
     }
 
-    /// The result of a request that needs no key.
+    /// The result of a request that is rejected before it needs a key. `None` if it needs one.
     fn before_keys(&self, tenant: usize, key: Key, lifetime: Lifetime) -> Option<Outcome> {
         if !self.listed.contains(&tenant) {
             Some(Outcome::TenantNotAllowed)
@@ -310,7 +312,7 @@ impl TenantKeys {
         self.seen.retain(|_, (_, seen)| now - *seen < TRUST);
         for key in published {
             let (pair, seen) = self.seen.entry(key.id).or_insert((key.pair, now));
-            // Another key under a trusted id is rejected.
+            // Another key under the id of a trusted key is rejected.
             if *pair == key.pair {
                 *seen = now;
             }

@@ -24,7 +24,7 @@ pub(crate) const HARMLESS: [(&str, Edit); 15] = [
     ("a jwk in the header", |token| {
         token.with_header("jwk", SigningKey::third().jwk()).sign()
     }),
-    ("addresses of keys in the header", |token| {
+    ("key URLs and certificates in the header", |token| {
         let token = token.with_header("jku", "https://keys.example/jwks");
         let token = token.with_header("x5u", "https://keys.example/x5c");
         token.with_header("x5c", json!(["AAAA"])).sign()

@@ -228,9 +228,10 @@ async fn head_limit_does_not_depend_on_segments() {
     }
 }
 
-/// With both headers, a proxy may see another end of the message than the service (RFC 9112, section 6.1).
+/// A proxy and the service may disagree about the end of a message with both headers (RFC 9112,
+/// section 6.1).
 #[tokio::test(flavor = "multi_thread")]
-async fn message_with_two_lengths_ends_the_connection() {
+async fn content_length_with_chunks_ends_the_connection() {
     let app = TestApp::start().await;
     let hidden = "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n";
     let message = format!(

@@ -202,7 +202,7 @@ async fn flood_of_tenants_uses_bounded_resources() {
         return;
     }
     if env::var_os("IN_CHILD_PROCESS").is_none() {
-        // libtest names the thread of a test by the path of the test.
+        // libtest names the thread of a test after its path.
         let test = thread::current().name().unwrap().to_owned();
         let mut child = Command::new(env::current_exe().unwrap());
         let output = child

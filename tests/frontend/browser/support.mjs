@@ -17,6 +17,10 @@ export const TIMEOUT_MS = 10_000;
 export const WIDE = { width: 1280, height: 800 };
 export const PHONE = { width: 375, height: 740 };
 export const SMALL_PHONE = { width: 320, height: 640 };
+/** The color schemes and widths in which pages are tested. */
+export const APPEARANCES = ["light", "dark"].flatMap((colorScheme) =>
+  [WIDE, PHONE, SMALL_PHONE].map((viewport) => ({ colorScheme, viewport })),
+);
 export const TENANTS = {
   contoso: "11111111-1111-4111-8111-111111111111",
   fabrikam: "22222222-2222-4222-8222-222222222222",
@@ -225,18 +229,16 @@ export async function screenshot(page, name, options = { fullPage: true }) {
   }
 }
 
-/** Saves the page in each width and color scheme. */
+/** Saves a screenshot of the page in each width and color scheme if `SCREENSHOTS` is set. */
 export async function screenshots(page, name, options) {
   if (!process.env.SCREENSHOTS) {
     return;
   }
   const before = page.viewportSize();
-  for (const colorScheme of ["light", "dark"]) {
+  for (const { colorScheme, viewport } of APPEARANCES) {
     await page.emulateMedia({ colorScheme });
-    for (const viewport of [SMALL_PHONE, PHONE, WIDE]) {
-      await page.setViewportSize(viewport);
-      await screenshot(page, `${name}-${colorScheme}-${viewport.width}`, options);
-    }
+    await page.setViewportSize(viewport);
+    await screenshot(page, `${name}-${colorScheme}-${viewport.width}`, options);
   }
   await page.emulateMedia({ colorScheme: null });
   await page.setViewportSize(before);
