@@ -1,6 +1,7 @@
 //! Signing keys: which are used, and what happens if they cannot be fetched.
 
 use axum::http::StatusCode;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -48,6 +49,11 @@ async fn new_key_takes_one_fetch_and_old_key_is_kept() {
 #[tokio::test]
 async fn only_signing_keys_of_the_tenant_are_used() {
     let good = SigningKey::first().jwk();
+    let mut shorter = BASE64_URL_SAFE_NO_PAD
+        .decode(good["n"].as_str().unwrap())
+        .unwrap();
+    shorter[0] &= 0x7f;
+    let shorter = BASE64_URL_SAFE_NO_PAD.encode(shorter);
     let changed = |member: &str, value: Value| {
         let mut key = good.clone();
         key[member] = value;
@@ -115,6 +121,7 @@ async fn only_signing_keys_of_the_tenant_are_used() {
             changed("n", json!(&good["n"].as_str().unwrap()[..171])),
             false,
         ),
+        ("2047 bits", changed("n", json!(shorter)), false),
         ("no modulus", without("n"), false),
         ("no exponent", without("e"), false),
         ("not an object", json!("key"), false),
@@ -142,6 +149,25 @@ async fn only_signing_keys_of_the_tenant_are_used() {
         if !used {
             assert_eq!(answer.detail(), "Unable to find signing key", "{case}");
         }
+    }
+}
+
+#[tokio::test]
+async fn largest_keys_document_is_accepted() {
+    for (keys, bytes, status) in [
+        (100, 256 * 1024, StatusCode::OK),
+        (101, 256 * 1024, StatusCode::SERVICE_UNAVAILABLE),
+        (100, 256 * 1024 + 1, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let app = TestApp::start().await;
+        let others = (1..keys).map(|n| SigningKey::second().named(&n.to_string()).jwk());
+        let keys: Vec<_> = others.chain([SigningKey::first().jwk()]).collect();
+        let document = |padding: &str| json!({ "keys": keys, "padding": padding }).to_string();
+        let padding = "p".repeat(bytes - document("").len());
+        let response = KeysResponse::Bytes(document(&padding).into_bytes());
+        app.entra.set_keys_response(CONTOSO, response);
+        let answer = app.me(&app.entra.v1(CONTOSO, ADMIN).sign()).await;
+        assert_eq!(answer.status, status, "{bytes} bytes");
     }
 }
 

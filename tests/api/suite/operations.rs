@@ -91,6 +91,16 @@ fn environment_overrides_the_env_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_are_fetched_and_retried_without_requests() {
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    entra.set_keys_response(CONTOSO, KeysResponse::Status(500));
+    let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
+    service.wait_for_line("failed to fetch signing keys; none are cached");
+    entra.set_keys_response(CONTOSO, KeysResponse::Published);
+    service.wait_for_line("fetched signing keys");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stop_signal_lets_requests_in_flight_finish() {
     for signal in ["-TERM", "-INT"] {
         let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
