@@ -23,6 +23,7 @@ use crate::{
         app::{TestApp, answer, listen},
         entra::{KeysResponse, MockEntra},
         tasks::title_body,
+        tokens::SigningKey,
         users::{ADMIN, API_CLIENT_ID, CONTOSO},
     },
 };
@@ -96,8 +97,12 @@ async fn keys_are_fetched_and_retried_without_requests() {
     entra.set_keys_response(CONTOSO, KeysResponse::Status(500));
     let service = Service::start(&[("AZURE_AUTHORITY_HOST", &entra.authority)]);
     service.wait_for_line("failed to fetch signing keys; none are cached");
+    let mut unusable = SigningKey::second().jwk();
+    unusable["use"] = "enc".into();
+    entra.publish(CONTOSO, &[SigningKey::first().jwk(), unusable]);
     entra.set_keys_response(CONTOSO, KeysResponse::Published);
     service.wait_for_line("fetched signing keys");
+    service.wait_for_line("skipped a published key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

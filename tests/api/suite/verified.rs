@@ -199,6 +199,9 @@ async fn cache_memory_is_bounded_and_tokens_stay_valid() {
     let growth = resident_kib().saturating_sub(before);
     println!("{TOKENS} tokens with 7 KB of roles each: {growth} KiB more memory");
     assert!(growth < 48 * 1024, "{growth} KiB");
+    // An entry takes about 10 KB of 32 MiB.
+    let (_, _, cached) = app.verifier.token_cache_stats();
+    assert!((3000..3700).contains(&cached), "{cached} tokens are cached");
     app.verifier
         .verify(&first, &RequestLog::default())
         .await
