@@ -109,6 +109,7 @@ async fn requests_rejections_and_store_calls_are_counted() {
             2.0,
         ),
         (r#"token_cache_lookups_total{outcome="hit"}"#, 2.0),
+        (r#"token_cache_lookups_total{outcome="miss"}"#, 4.0),
         ("connections", 1.0),
         ("settings_current", 1.0),
         ("log_lines_dropped_total", 0.0),
