@@ -237,3 +237,20 @@ impl Visitor<'_> for NameReader<'_> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_values_and_escapes_are_exact() {
+        let is_accepted = |json: String| Members::parse(json.into_bytes(), &[], "payload").is_ok();
+        // The brackets count as two values.
+        let values = |count: usize| format!("{{\"x\":[0{}]}}", ",0".repeat(count - 2));
+        assert!(is_accepted(values(MAX_VALUES)));
+        assert!(!is_accepted(values(MAX_VALUES + 1)));
+        let escapes = |count: usize| format!("{{\"x\":\"{}\"}}", "\\n".repeat(count));
+        assert!(is_accepted(escapes(MAX_ESCAPES)));
+        assert!(!is_accepted(escapes(MAX_ESCAPES + 1)));
+    }
+}

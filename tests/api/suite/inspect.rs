@@ -433,6 +433,10 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
         (valid().with("iss", b2c_issuer).sign(), b2c),
         (valid().with("iss", b2c_issuer).without("tid").sign(), b2c),
         (
+            valid().with("scp", "User.Read").sign(),
+            "The app must request the scope api://a0a0a0a0-0000-4000-8000-00000000a0a0/access_as_user.",
+        ),
+        (
             entra.v2(NORTHWIND, ADMIN).sign(),
             "tenants add 33333333-3333-4333-8333-333333333333",
         ),
