@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+#[expect(
+    dead_code,
+    reason = "only the key simulation uses the fixtures for a fetch that waits"
+)]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -3,12 +3,6 @@
 //! The repository contains a few vectors that were made for this project. `WYCHEPROOF` names a
 //! folder with Wycheproof's files.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a panic fails the test"
-)]
-
 use std::{collections::BTreeMap, fs, path::Path};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};

@@ -402,11 +402,10 @@ impl History {
 
     async fn request(&mut self, request: Request) {
         let outcome = verify(&self.verifier, request).await;
-        let (expected, fetches) =
-            self.model
-                .request(request.tenant, request.key, LIFETIMES[request.lifetime]);
-        let fetched = self.new_fetches(request.tenant);
-        assert_eq!((outcome, fetched), (expected, fetches), "{request:?}");
+        let lifetime = LIFETIMES[request.lifetime];
+        let expected = self.model.request(request.tenant, request.key, lifetime);
+        let fetches = self.new_fetches(request.tenant);
+        assert_eq!((outcome, fetches), expected, "{request:?}");
         self.count(outcome.into());
     }
 
