@@ -3,7 +3,8 @@
 use std::{
     env,
     io::{self, Write},
-    panic, process,
+    panic,
+    process::{self, Command},
     sync::{
         Arc, Once,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -320,6 +321,9 @@ fn stop_at_first_failure() {
             if let Some(test) = thread.name().filter(|name| name.contains("::")) {
                 // `eprintln!` would write to the output that libtest captures.
                 let _ = writeln!(io::stderr(), "stopped because {test} failed: {panic}");
+                // No test ends its services now.
+                let id = process::id().to_string();
+                let _ = Command::new("pkill").args(["-TERM", "-P", &id]).status();
                 process::exit(101);
             }
         }));
