@@ -56,6 +56,27 @@ pub(crate) fn resident_kib() -> usize {
         .unwrap_or(0)
 }
 
+/// Runs the calling test alone in a child process, because it measures memory. Returns `false` in the child.
+pub(crate) fn is_repeated_in_child() -> bool {
+    if env::var_os("IN_CHILD_PROCESS").is_some() {
+        return false;
+    }
+    // libtest names the thread of a test by the path of the test.
+    let test = thread::current().name().unwrap().to_owned();
+    let mut child = Command::new(env::current_exe().unwrap());
+    let output = child
+        .args(["--exact", &test, "--nocapture"])
+        .env("IN_CHILD_PROCESS", "yes")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    println!("{printed}");
+    assert!(output.status.success(), "{errors}");
+    assert!(printed.contains("1 passed"), "the child ran no test");
+    true
+}
+
 #[tokio::test]
 async fn unknown_tenant_is_cached_for_five_minutes() {
     let app = start_open_mode().await;
@@ -198,29 +219,13 @@ async fn listed_tenants_are_prefetched_in_open_mode() {
 }
 
 /// In open mode, unproven tenants have a burst of 50 fetches, and the clock does not advance here. In list mode they
-/// cause no fetch. The test runs in a separate process, because it measures memory.
+/// cause no fetch.
 #[tokio::test]
 async fn flood_of_tenants_uses_bounded_resources() {
     if crate::ON_POSTGRES {
         return;
     }
-    if env::var_os("IN_CHILD_PROCESS").is_none() {
-        // libtest names the thread of a test after its path.
-        let test = thread::current().name().unwrap().to_owned();
-        let mut child = Command::new(env::current_exe().unwrap());
-        let output = child
-            .args(["--exact", &test, "--nocapture"])
-            .env("IN_CHILD_PROCESS", "yes")
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        println!("{printed}");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(printed.contains("1 passed"), "the child ran no test");
+    if is_repeated_in_child() {
         return;
     }
     for (case, allow_any, allowed_fetches) in [("open mode", "true", 50), ("list mode", "false", 0)]

@@ -9,7 +9,7 @@ use tenant_tasks::{
 };
 
 use crate::{
-    suite::open_mode::resident_kib,
+    suite::open_mode::{is_repeated_in_child, resident_kib},
     support::{
         app::TestApp,
         entra::KeysResponse,
@@ -173,6 +173,9 @@ async fn token_rejected_for_its_scope_is_not_cached() {
 #[tokio::test]
 async fn cache_memory_is_bounded_and_tokens_stay_valid() {
     const TOKENS: usize = 6000;
+    if crate::ON_POSTGRES || is_repeated_in_child() {
+        return;
+    }
     let app = TestApp::start().await;
     let roles: Vec<_> = (0..100)
         .map(|number| format!("Editor-of-everything-{number:050}"))
