@@ -222,10 +222,7 @@ async fn listed_tenants_are_prefetched_in_open_mode() {
 /// cause no fetch.
 #[tokio::test]
 async fn flood_of_tenants_uses_bounded_resources() {
-    if crate::ON_POSTGRES {
-        return;
-    }
-    if is_repeated_in_child() {
+    if crate::ON_POSTGRES || is_repeated_in_child() {
         return;
     }
     for (case, allow_any, allowed_fetches) in [("open mode", "true", 50), ("list mode", "false", 0)]
