@@ -34,16 +34,19 @@ fn is_usable(key: &Value) -> bool {
             || text("cloud_instance_name").is_some_and(is_public_cloud))
         && text("n")
             .and_then(bits)
-            .is_some_and(|bits| (2048..=8192).contains(&bits))
-        && text("e").and_then(bits).is_some()
+            .is_some_and(|bits| (2048..=8192).contains(&bits.len()))
+        && text("e")
+            .and_then(bits)
+            .is_some_and(|bits| (2..=33).contains(&bits.len()) && bits.ends_with('1'))
 }
 
 fn is_public_cloud(name: &str) -> bool {
     ["login.microsoftonline.com", "microsoftonline.com", "com"].contains(&name)
 }
 
-fn bits(number: &str) -> Option<usize> {
+/// The binary digits of a base64url number, without leading zeros.
+fn bits(number: &str) -> Option<String> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(number).ok()?;
     let text: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
-    Some(text.trim_start_matches('0').len())
+    Some(text.trim_start_matches('0').to_owned())
 }
