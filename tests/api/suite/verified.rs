@@ -9,7 +9,7 @@ use tenant_tasks::{
 };
 
 use crate::{
-    suite::open_mode::{is_repeated_in_child, resident_kib},
+    suite::memory::{is_repeated_in_child, resident_kib},
     support::{
         app::TestApp,
         entra::KeysResponse,
