@@ -184,3 +184,35 @@ pub fn variables() -> BTreeSet<&'static str> {
     Config::from_settings(&settings).expect("the values are valid");
     settings.looked_up()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ranges of RFC 1918, RFC 3927 and RFC 4193, the loopback addresses, and public addresses.
+    #[test]
+    fn public_metrics_addresses_are_noted() {
+        for (address, is_noted) in [
+            ("127.0.0.1:9090", false),
+            ("10.0.0.1:9090", false),
+            ("169.254.0.1:9090", false),
+            ("[::1]:9090", false),
+            ("[fd00::1]:9090", false),
+            ("[fe80::1]:9090", false),
+            ("0.0.0.0:9090", true),
+            ("203.0.113.1:9090", true),
+            ("[::]:9090", true),
+            ("[2001:db8::1]:9090", true),
+        ] {
+            let variables = VALID.into_iter().chain([("METRICS_ADDR", address)]);
+            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let notes = Config::parse(&variables.collect()).unwrap().notes();
+            let mut notes = notes.into_iter();
+            assert_eq!(
+                notes.any(|note| note.starts_with("METRICS_ADDR")),
+                is_noted,
+                "{address}"
+            );
+        }
+    }
+}
