@@ -71,7 +71,7 @@ async fn check_reports_on_the_database_without_changing_it() {
         ("ok        database".to_owned(), Some(0))
     );
     for _ in 0..2 {
-        let pending = "ok        database; pending migrations at the next start: 4";
+        let pending = "ok        database; pending migrations at the next start: 5";
         assert_eq!(
             check(fresh.url()),
             (pending.to_owned(), Some(0)),

@@ -495,7 +495,7 @@ async fn replicas_started_together_share_schema_and_ids() {
         .query("SELECT step FROM schema_steps", &[])
         .await
         .unwrap();
-    assert_eq!(steps.len(), 4);
+    assert_eq!(steps.len(), 5);
 }
 
 /// Each deleted task decrements the tenant's task count once. The count enforces `MAX_TASKS_PER_TENANT`.

@@ -373,6 +373,21 @@ async fn function_that_citus_does_not_distribute_is_named() {
         .expect("all functions are distributed");
 }
 
+/// Citus rejects two forms of statements on reference tables with 0A000: `INSERT` in a function in SQL, whose parameters
+/// it does not plan, and `now()` in `DO UPDATE`.
+#[tokio::test]
+async fn functions_contain_only_what_citus_executes() {
+    let database = Database::create().await;
+    open(&database.url()).await.expect("the tables are created");
+    let rejected = r"
+        SELECT proname::text FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
+        WHERE pronamespace = current_schema()::regnamespace
+            AND (lanname = 'sql' AND prosrc ~* 'INSERT' OR prosrc ~* 'DO UPDATE[^;]*now\(')";
+    let rows = database.connect().await.query(rejected, &[]).await.unwrap();
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(names, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn startup_fails_with_reason_for_superuser_role() {
     let database = Database::create().await;

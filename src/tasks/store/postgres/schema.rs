@@ -16,11 +16,12 @@ use super::{
 };
 
 /// The migrations, each applied once, in this order.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
 ];
 
 /// The advisory lock that is held while a migration runs. The number is arbitrary. Nothing else in
@@ -156,7 +157,7 @@ mod tests {
     /// A statement ends with a semicolon, and only a function's body has others.
     #[test]
     fn empty_lines_separate_all_statements() {
-        for (sql, count) in MIGRATIONS.into_iter().zip([9, 7, 13, 8]) {
+        for (sql, count) in MIGRATIONS.into_iter().zip([9, 7, 13, 8, 2]) {
             let statements: Vec<_> = statements(sql).collect();
             assert_eq!(statements.len(), count);
             for statement in statements {
