@@ -272,3 +272,62 @@ fn next_page(page: Page, listing: &Listing) -> Option<HeaderValue> {
     let link = HeaderValue::try_from(link).ok();
     link.filter(|_| listing.more)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ids::Owner, tasks::NewTask};
+
+    const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+    /// No task is larger, in bytes of JSON.
+    const MAX_TASK_BYTES: usize = 1024;
+
+    /// The whole list of a tenant with this number of tasks, with long titles.
+    async fn list(tasks: usize) -> TaskList {
+        let store = Tasks::in_memory(tasks);
+        let owner = Owner {
+            tenant: TENANT.parse().unwrap(),
+            user: TENANT.parse().unwrap(),
+        };
+        for _ in 0..tasks {
+            let new = NewTask {
+                content: Content {
+                    title: Title::parse("x".repeat(Title::MAX_CHARS)).unwrap(),
+                    completed: false,
+                },
+                owner_name: "Ada".to_owned(),
+                key: None,
+            };
+            store.insert(owner, new, None).await.unwrap();
+        }
+        let list = TaskList::start(store, owner.tenant, Reach::Tenant, Page::default());
+        list.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_list_is_sent_in_paced_chunks() {
+        let started = Instant::now();
+        let response = list(17 * READ_AT_ONCE).await.into_response();
+        let mut body = response.into_body().into_data_stream();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = body.next().await {
+            chunks.push((chunk.unwrap(), started.elapsed()));
+        }
+        assert!(chunks[0].0.len() >= CHUNK_BYTES);
+        assert!(chunks.len() > UNPACED_CHUNKS + 4);
+        for (number, (chunk, sent)) in chunks.iter().enumerate() {
+            assert!(chunk.len() < CHUNK_BYTES + MAX_TASK_BYTES);
+            let paced = number.saturating_sub(UNPACED_CHUNKS) / 2;
+            assert_eq!(*sent, PAUSE * u32::try_from(paced).unwrap(), "{number}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_is_aborted_after_its_time_limit() {
+        let mut list = list(READ_AT_ONCE * 2).await.rest;
+        tokio::time::advance(LIST_TIMEOUT).await;
+        assert!(list.next_chunk().await.is_ok());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(list.next_chunk().await.is_err());
+    }
+}
