@@ -251,3 +251,16 @@ impl fmt::Display for TaskId {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_id_is_limited_in_characters_and_counted_in_bytes() {
+        let longest = "é".repeat(KeyId::MAX_CHARS);
+        let key_id = KeyId::parse(&longest).unwrap();
+        assert_eq!(key_id.bytes(), 2 * KeyId::MAX_CHARS);
+        assert_eq!(KeyId::parse(&(longest + "x")), None);
+    }
+}

@@ -208,14 +208,17 @@ mod tests {
     const B: &str = "22222222-2222-4222-8222-222222222222";
 
     #[test]
-    fn permissions_and_symbolic_links_are_kept() {
-        use std::os::unix::fs::{PermissionsExt, symlink};
+    fn owner_permissions_and_symbolic_links_are_kept() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let real = elsewhere.path().join("settings");
         fs::write(&real, format!("ALLOWED_TENANT_IDS={A}\n")).unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
         symlink(&real, folder.path().join(".env")).unwrap();
+        // Only root may change the owner. For other users, the owner stays the same anyway.
+        let _ = chown(&real, Some(1), Some(2));
+        let old = fs::metadata(&real).unwrap();
         let file = EnvFile::open(folder.path()).unwrap();
         let text = file
             .with_list(List::TENANTS, &[A, B].map(str::to_owned).into())
@@ -224,8 +227,9 @@ mod tests {
         assert!(folder.path().join(".env").is_symlink());
         let expected = format!("ALLOWED_TENANT_IDS={A},{B}\n");
         assert_eq!(fs::read_to_string(&real).unwrap(), expected);
-        let mode = fs::metadata(&real).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o640);
+        let new = fs::metadata(&real).unwrap();
+        assert_eq!(new.permissions().mode() & 0o777, 0o640);
+        assert_eq!((new.uid(), new.gid()), (old.uid(), old.gid()));
         let files = fs::read_dir(elsewhere.path()).unwrap().count();
         assert_eq!(files, 1, "no temporary file is left");
     }

@@ -58,6 +58,24 @@ async fn creation_beyond_the_tenants_task_limit_is_rejected() {
 }
 
 #[tokio::test]
+async fn quota_is_announced_from_80_percent_of_the_limit() {
+    let app = TestApp::start_with(&[("MAX_TASKS_PER_TENANT", "5")]).await;
+    for quota in [
+        None,
+        None,
+        None,
+        Some("used=4, max=5"),
+        Some("used=5, max=5"),
+    ] {
+        let body = title_body("x");
+        let answer = app
+            .send_as(CONTOSO_EDITOR, Method::POST, "/api/tasks", Some(body))
+            .await;
+        assert_eq!(answer.header("task-quota"), quota);
+    }
+}
+
+#[tokio::test]
 async fn rate_limit_applies_to_each_tenant_separately() {
     let app = TestApp::start_with(&[("TENANT_RATE_LIMIT", "5")]).await;
     let list = async |caller| app.send_as(caller, Method::GET, "/api/tasks", None).await;
