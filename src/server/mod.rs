@@ -126,8 +126,8 @@ pub async fn serve(
     limit_unsent_bytes(&listener);
     server.accept_until(&listener, shutdown).await;
     let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-    tracing::info!("shutting down: draining connections");
     server.connections.is_draining.send_replace(true);
+    tracing::info!("shutting down: draining connections");
     // Clients that do not know about the shutdown yet are served.
     server.accept_until(&listener, sleep(DRAIN_GRACE)).await;
     server.accept_backlog(listener);
