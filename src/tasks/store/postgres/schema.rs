@@ -64,7 +64,7 @@ pub(super) async fn inspect(database: &DatabaseConfig) -> Result<Inspection, Dat
     if with_timeout(CHECK_TIMEOUT, checks::lacks_time_limit(&client, &other)).await? {
         notes.push(
             "a connection pooler shares sessions, and the role has no statement_timeout: set it \
-             with ALTER ROLE, as src/docs/postgres.md shows",
+             with ALTER ROLE, as src/docs/poolers.md shows",
         );
     }
     Ok(Inspection {
