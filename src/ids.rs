@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_id_is_limited_in_characters_and_counted_in_bytes() {
+    fn key_id_limit_is_in_characters_and_size_in_bytes() {
         let longest = "é".repeat(KeyId::MAX_CHARS);
         let key_id = KeyId::parse(&longest).unwrap();
         assert_eq!(key_id.bytes(), 2 * KeyId::MAX_CHARS);

@@ -156,8 +156,7 @@ impl Config {
                 break;
             };
             variables.remove(variable);
-            let valid = VALID.iter().filter(|(name, _)| *name == variable);
-            variables.extend(valid.map(|&(name, value)| (name.to_owned(), value.to_owned())));
+            variables.extend(valid_variables().remove_entry(variable));
         }
         problems
     }
@@ -178,11 +177,16 @@ fn reloadable() -> BTreeSet<&'static str> {
 ///
 /// If a required setting has no entry in `VALID`.
 pub fn variables() -> BTreeSet<&'static str> {
-    let valid = VALID.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let valid = Variables::from(valid);
+    let valid = valid_variables();
     let settings = Settings::new(&valid);
     Config::from_settings(&settings).expect("the values are valid");
     settings.looked_up()
+}
+
+fn valid_variables() -> Variables {
+    VALID
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
 }
 
 #[cfg(test)]
@@ -204,15 +208,11 @@ mod tests {
             ("[::]:9090", true),
             ("[2001:db8::1]:9090", true),
         ] {
-            let variables = VALID.into_iter().chain([("METRICS_ADDR", address)]);
-            let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let notes = Config::parse(&variables.collect()).unwrap().notes();
-            let mut notes = notes.into_iter();
-            assert_eq!(
-                notes.any(|note| note.starts_with("METRICS_ADDR")),
-                is_noted,
-                "{address}"
-            );
+            let mut variables = valid_variables();
+            variables.insert("METRICS_ADDR".to_owned(), address.to_owned());
+            let notes = Config::parse(&variables).unwrap().notes();
+            let found = notes.iter().any(|note| note.starts_with("METRICS_ADDR"));
+            assert_eq!(found, is_noted, "{address}");
         }
     }
 }

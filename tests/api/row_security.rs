@@ -373,8 +373,8 @@ async fn function_that_citus_does_not_distribute_is_named() {
         .expect("all functions are distributed");
 }
 
-/// Citus rejects two forms of statements on reference tables with 0A000: `INSERT` in a function in SQL, whose parameters
-/// it does not plan, and `now()` in `DO UPDATE`.
+/// On reference tables, Citus rejects two statements with 0A000: an `INSERT` in a function in the language SQL, and
+/// `now()` in `DO UPDATE`.
 #[tokio::test]
 async fn functions_contain_only_what_citus_executes() {
     let database = Database::create().await;

@@ -1,4 +1,4 @@
-//! For tests that measure memory.
+//! Helpers for tests that measure memory.
 
 use std::{env, fs, process::Command, thread};
 

@@ -1,6 +1,6 @@
 -- Changes of the registry in statements that Citus executes on reference tables. The results are the same.
 
--- Citus does not execute INSERT … SELECT with the parameters of a function in SQL.
+-- Citus does not execute this INSERT in a function in the language SQL, because it has parameters.
 CREATE OR REPLACE FUNCTION {schema}.log_change(in_action text, in_subject text, in_by text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
