@@ -383,8 +383,8 @@ async fn latency_during(
 async fn at_most_64_fetches_run_concurrently() {
     let tenants: Vec<_> = (0..200).map(absent_tenant).collect();
     let app = TestApp::start_with(&[("ALLOWED_TENANT_IDS", &tenants.join(","))]).await;
-    // Long enough that all fetches start before the first one ends.
-    app.entra.delay_absent_tenants(100);
+    // Long enough that 64 fetches start before the first one ends, also on a busy machine. Fetches wait up to 3 s.
+    app.entra.delay_absent_tenants(700);
     app.verifier.start_due_fetches().await;
     assert_eq!(
         app.entra.most_at_once(),
