@@ -233,4 +233,16 @@ mod tests {
         let files = fs::read_dir(elsewhere.path()).unwrap().count();
         assert_eq!(files, 1, "no temporary file is left");
     }
+
+    #[test]
+    fn only_a_missing_env_file_is_like_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_bytes(folder.path()).unwrap(), None);
+        // A link to itself cannot be opened, also not by root.
+        std::os::unix::fs::symlink(".env", folder.path().join(".env")).unwrap();
+        assert!(matches!(
+            read_bytes(folder.path()),
+            Err(TextFileError::Io(_))
+        ));
+    }
 }

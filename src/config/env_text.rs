@@ -202,4 +202,17 @@ mod tests {
             assert_eq!(edited, Err(line), "{text}");
         }
     }
+
+    #[test]
+    fn only_entries_that_need_no_quotes_are_accepted() {
+        let longest = "k".repeat(128);
+        for key_id in ["abc", "-_+/=.", "A1", &longest] {
+            assert!(List::KEYS.accepts(key_id), "{key_id}");
+        }
+        for other in ["", "a b", "a,b", "a\"b", "$A", "a#b", "é", &"k".repeat(129)] {
+            assert!(!List::KEYS.accepts(other), "{other}");
+        }
+        assert!(List::TENANTS.accepts(A));
+        assert!(!List::TENANTS.accepts("contoso.example"));
+    }
 }

@@ -155,3 +155,80 @@ fn need_restart(started_with: &Variables, now: &Variables) -> Vec<&'static str> 
     });
     changed.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        auth::verifier::Verifier, clock::SystemClock, config::valid_variables, ids::KeyId,
+    };
+
+    #[test]
+    fn restart_is_needed_for_what_a_reload_does_not_apply() {
+        for (name, old, new, is_needed) in [
+            ("PORT", Some("1"), Some("2"), true),
+            ("PORT", None, Some("2"), true),
+            ("PORT", Some("1"), None, true),
+            ("PORT", Some("1"), Some("1"), false),
+            ("REVOKED_KEY_IDS", Some("a"), Some("b"), false),
+            ("NOT_A_SETTING", Some("a"), Some("b"), false),
+            // A reload replaces one database by another, but not tasks in memory by a database.
+            (DATABASE_URL, Some("a"), Some("b"), false),
+            (DATABASE_URL, None, Some("b"), true),
+            (DATABASE_URL, Some("a"), None, true),
+        ] {
+            let variables = |value: Option<&str>| {
+                let value = value.map(|value| (name.to_owned(), value.to_owned()));
+                value.into_iter().collect()
+            };
+            let found = need_restart(&variables(old), &variables(new));
+            let expected = if is_needed { vec![name] } else { vec![] };
+            assert_eq!(found, expected, "{name}: {old:?} to {new:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn change_is_applied_after_two_equal_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut valid = valid_variables();
+        // Nothing listens on this port.
+        let authority = "http://127.0.0.1:9".to_owned();
+        valid.insert("AZURE_AUTHORITY_HOST".to_owned(), authority);
+        let lines = valid.iter().map(|(name, value)| format!("{name}={value}"));
+        let valid = lines.collect::<Vec<_>>().join("\n");
+        let write = |revoked: &str| {
+            let text = format!("{valid}\nREVOKED_KEY_IDS={revoked}\n");
+            fs::write(folder.path().join(".env"), text).unwrap();
+        };
+        write("old");
+        let (_, config) = read_settings(folder.path()).unwrap();
+        let clock = Arc::new(SystemClock::new());
+        let verifier = Verifier::new(config.tokens, config.access.clone(), clock).unwrap();
+        let verifier = Arc::new(verifier);
+        let access = AccessControl::new(Arc::clone(&verifier), config.access);
+        let reloader = Reloader::new(folder.path().to_owned()).unwrap();
+        tokio::spawn(reloader.run(Arc::new(access), Tasks::in_memory(1), Variables::new()));
+        // The file is read at each full second, and changes between two reads.
+        sleep(POLL / 2).await;
+        for (written, applied) in [
+            ("first", "old"),
+            ("second", "old"),
+            ("second", "second"),
+            ("third", "second"),
+            ("third", "third"),
+        ] {
+            write(written);
+            sleep(POLL).await;
+            let applied = KeyId::parse(applied).unwrap();
+            let access = verifier.access();
+            assert!(
+                access.revoked_keys.contains(&applied),
+                "{written}: {access:?}"
+            );
+        }
+    }
+}

@@ -110,6 +110,7 @@ const INVALID: &[(&str, &str)] = &[
     ("MAX_DATABASE_CONNECTIONS", "0"),
     ("METRICS_ADDR", "localhost"),
     ("METRICS_ADDR", "127.0.0.1"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://127.0.0.1:4318"),
     ("DOCS", "no"),
     ("AZURE_SPA_CLIENT_ID", "tenant-tasks-spa"),
 ];
@@ -124,6 +125,10 @@ fn database_url_errors_name_parameter_and_encoding() {
             "the parameter gssencmode,",
         ),
         ("postgres://u@db/tasks?sslcert=x", "the parameter sslcert,"),
+        (
+            "postgres://u@db/tasks?target_session=x",
+            "the parameter target_session,",
+        ),
         (
             "postgres://u@db/tasks?pgbouncer=true",
             "the parameter pgbouncer,",
@@ -151,6 +156,18 @@ fn invalid_setting_is_named_without_its_value() {
             !error.contains("s3cret") && !error.contains('\n'),
             "{variable}={value}: {error}"
         );
+    }
+}
+
+#[test]
+fn trace_exporter_needs_the_feature_otlp() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+    let config = Config::parse(&settings(AUTHORITY, &[endpoint]));
+    if cfg!(feature = "otlp") {
+        assert!(config.is_ok());
+    } else {
+        let error = config.unwrap_err().to_string();
+        assert!(error.contains("without --features otlp"), "{error}");
     }
 }
 
