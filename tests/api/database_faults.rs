@@ -15,11 +15,17 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
-use tenant_tasks::{clock::SystemClock, config::Config, tasks::store::Tasks};
+use serde_json::Value;
+use tenant_tasks::{
+    clock::SystemClock,
+    config::Config,
+    ids::{Reach, TaskId},
+    tasks::{Page, store::Tasks},
+};
+use tokio::{task::block_in_place, time::timeout};
 
 use crate::{
-    suite::commands::run,
-    suite::service::Service,
+    suite::{commands::run, metrics::series, service::Service},
     support::{
         app::{Answer, TestApp, answer, listen, settings},
         entra::MockEntra,
@@ -47,14 +53,14 @@ async fn start(fault: Fault) -> (TestApp, Proxy, Database) {
 }
 
 /// Runs `check` with Contoso as the only tenant. Returns standard output and the exit code.
-fn check(authority: &str, database_url: &str) -> (String, Option<i32>) {
+pub(crate) fn check(authority: &str, database_url: &str) -> (String, Option<i32>) {
     let settings = [
         ("AZURE_API_CLIENT_ID", API_CLIENT_ID),
         ("AZURE_AUTHORITY_HOST", authority),
         ("ALLOWED_TENANT_IDS", CONTOSO.id),
         ("DATABASE_URL", database_url),
     ];
-    let (stdout, _, code, _) = tokio::task::block_in_place(|| run(&["check"], None, &settings));
+    let (stdout, _, code, _) = block_in_place(|| run(&["check"], None, &settings));
     (stdout, code)
 }
 
@@ -194,6 +200,21 @@ async fn service_started_before_its_database_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn back_off_to_an_absent_database_doubles() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(postgres::upstream(), Fault::Refuse).await;
+    let url = database.url_through(proxy.port);
+    block_in_place(|| {
+        let service = Service::start(&[("DATABASE_URL", &url)]);
+        for seconds in [2, 4] {
+            let line = service.wait_for_line("cannot connect to database; tasks are unavailable");
+            let line: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["retry_in_s"], seconds);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_do_not_pile_up_behind_stalled_database() {
     let (app, proxy, _database) = start(Fault::None).await;
     app.create((CONTOSO, ADMIN), "before").await;
@@ -221,7 +242,8 @@ async fn requests_do_not_pile_up_behind_stalled_database() {
         "of 800 concurrent requests {immediate} were rejected immediately, the last after {slowest:?}"
     );
     assert!(slowest < Duration::from_secs(6), "{slowest:?}");
-    assert!(immediate > 0, "the queue has no limit");
+    // A tenant has five connections, and fifty requests may wait for each.
+    assert!((1..=550).contains(&immediate), "{immediate}");
 
     let started = Instant::now();
     assert_eq!(app.me(&token).await.status, StatusCode::OK);
@@ -232,6 +254,33 @@ async fn requests_do_not_pile_up_behind_stalled_database() {
     proxy.set_fault(Fault::None);
     wait_until_ready(&app).await;
     assert_eq!(app.titles((CONTOSO, ADMIN)).await, ["before"]);
+}
+
+/// Each tenant has a limit of its own, but there may be many tenants.
+#[tokio::test]
+async fn waiting_requests_of_all_tenants_are_limited() {
+    let database = Database::create().await;
+    let proxy = Proxy::start(postgres::upstream(), Fault::None).await;
+    let url = database.url_through(proxy.port);
+    let one = [("DATABASE_URL", &*url), ("MAX_DATABASE_CONNECTIONS", "1")];
+    let config = Config::parse(&settings("http://127.0.0.1:9", &one)).unwrap();
+    let tasks = Tasks::open(&config.store).await.unwrap();
+    let list = async |number| {
+        let tenant = format!("{number:08}-0000-4000-8000-000000000000");
+        let tenant = tenant.parse().unwrap();
+        tasks.list(tenant, Reach::Tenant, Page::default()).await
+    };
+    assert!(list(0).await.is_ok());
+    proxy.set_fault(Fault::Stall);
+    let started = Instant::now();
+    let requests = (1..=60).map(async |number| {
+        assert!(list(number).await.is_err());
+        started.elapsed()
+    });
+    let times = futures_util::future::join_all(requests).await;
+    let is_immediate = |time: &&Duration| **time < Duration::from_millis(900);
+    // One request has the connection, and fifty wait for it.
+    assert_eq!(times.iter().filter(is_immediate).count(), 9);
 }
 
 /// Clients time out and retry while the database stalls. Their abandoned writes must not be applied later.
@@ -316,6 +365,31 @@ async fn disconnecting_clients_stay_within_their_share() {
     blocker.batch_execute("ROLLBACK").await.unwrap();
 }
 
+/// A call that is dropped continues, and keeps its connection until it ends.
+#[tokio::test]
+async fn dropped_calls_do_not_delay_other_tenants() {
+    let app = TestApp::start().await;
+    app.create((CONTOSO, ADMIN), "first").await;
+    let database = app.database.as_ref().unwrap();
+    let blocker = database.connect().await;
+    let lock = format!("{}; SELECT FROM tasks FOR UPDATE", postgres::begin(CONTOSO));
+    blocker.batch_execute(&lock).await.unwrap();
+    let url = [("DATABASE_URL", &*database.url())];
+    let config = Config::parse(&settings("http://127.0.0.1:9", &url)).unwrap();
+    let tasks = Tasks::open(&config.store).await.unwrap();
+    let (tenant, other) = (CONTOSO.id.parse().unwrap(), FABRIKAM.id.parse().unwrap());
+    for _ in 0..20 {
+        let remove = tasks.remove(tenant, TaskId::FIRST);
+        let result = timeout(Duration::from_millis(20), remove).await;
+        assert!(result.is_err(), "the task is locked");
+    }
+    let (open, _) = tasks.database_connections().unwrap();
+    assert!(open <= 5, "{open} of 10 connections are open");
+    let list = tasks.list(other, Reach::Tenant, Page::default());
+    assert!(timeout(Duration::from_secs(1), list).await.unwrap().is_ok());
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+}
+
 /// Replaces `get_task` by a function that first raises this error this many times.
 async fn fail_get_task(database: &Database, code: &str, times: i64) {
     let schema = database.schema();
@@ -397,7 +471,7 @@ async fn new_connections_use_the_url_in_env_file() {
     assert_eq!(get().await, StatusCode::OK);
     service.rewrite_file(&file("second"));
     service.signal("-HUP");
-    let line = tokio::task::block_in_place(|| service.wait_for_line("settings reloaded"));
+    let line = block_in_place(|| service.wait_for_line("settings reloaded"));
     assert!(line.contains("no changes"), "{line}");
     let observer = database.connect().await;
     let end =
@@ -555,20 +629,42 @@ async fn write_without_reply_is_never_partially_applied() {
     assert_eq!(create("last").await, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn open_connections_are_in_the_metrics() {
+    let app = TestApp::start_with(&[("MAX_DATABASE_CONNECTIONS", "3")]).await;
+    let assert_connections = async |open: f64| {
+        let series = series(&app).await;
+        for (end, expected) in [("", open), ("_max", 3.0)] {
+            let name = format!("tenant_tasks_database_connections{end}");
+            assert_eq!(series.get(&name), Some(&expected), "{name}");
+        }
+    };
+    assert_connections(0.0).await;
+    app.create((CONTOSO, ADMIN), "x").await;
+    assert_connections(1.0).await;
+}
+
 /// A session's time limit holds only if the session belongs to one client.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_time_limit_of_shared_sessions_is_noted() {
     let app = TestApp::start().await;
     let database = app.database.as_ref().unwrap();
-    let (stdout, code) = check(&app.entra.authority, &database.url());
     let note =
         "note      a connection pooler shares sessions, and the role has no statement_timeout";
-    assert_eq!(
-        stdout.contains(note),
-        postgres::are_sessions_shared(),
-        "{stdout}"
+    // The setting is that of a session that another client has used.
+    let used = format!(
+        "{}%20-ctenant_tasks.session%3Dshared",
+        database.direct_url()
     );
-    assert_eq!(code, Some(0));
+    for (url, is_noted) in [
+        (database.url(), postgres::are_sessions_shared()),
+        (format!("{used}%20-cstatement_timeout%3D1s"), false),
+        (used, true),
+    ] {
+        let (stdout, code) = check(&app.entra.authority, &url);
+        assert_eq!(stdout.contains(note), is_noted, "{url}: {stdout}");
+        assert_eq!(code, Some(0));
+    }
 }
 
 /// Responds to every login with this error.
@@ -664,4 +760,15 @@ async fn expired_keys_have_no_effect_and_are_deleted() {
     assert_eq!(create().await.json()["id"], 2, "the key has expired");
     tasks.forget_expired_keys(&tenants).await;
     assert_eq!(count().await, 1);
+    // In open mode, tenants that send requests are in no list.
+    let tasks = Tasks::open(&config.store).await.unwrap();
+    let tenants = [].into();
+    age(25, 0).await;
+    tasks.forget_expired_keys(&tenants).await;
+    assert_eq!(count().await, 1);
+    let tenant = CONTOSO.id.parse().unwrap();
+    let list = tasks.list(tenant, Reach::Tenant, Page::default());
+    list.await.unwrap();
+    tasks.forget_expired_keys(&tenants).await;
+    assert_eq!(count().await, 0);
 }

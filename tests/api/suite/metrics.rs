@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// All time series, by name and labels.
-async fn series(app: &TestApp) -> BTreeMap<String, f64> {
+pub(crate) async fn series(app: &TestApp) -> BTreeMap<String, f64> {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let answer = app.metrics.clone().oneshot(request).await.unwrap();
     assert_eq!(

@@ -15,7 +15,7 @@ mod keys;
 mod limits;
 mod logs;
 mod memory;
-mod metrics;
+pub(crate) mod metrics;
 mod open_mode;
 mod operations;
 mod recorded_keys;

@@ -216,9 +216,10 @@ impl Connections {
     }
 }
 
-/// A call that a client may abandon. If it is dropped before its end, a spawned task completes it.
-/// The permits that it holds therefore belong to the connection until the connection is free.
-/// Otherwise a tenant could take all connections by disconnecting.
+/// A call that may be dropped, for example by the time limit of a request. If it is dropped before its
+/// end, a spawned task completes it. The connection and the permits are therefore in use until the
+/// server has answered. Otherwise the next call on the connection, perhaps of another tenant, would
+/// wait for that answer.
 struct Running(Option<BoxFuture<'static, Result<Vec<Row>, DatabaseError>>>);
 
 impl Future for Running {
@@ -244,7 +245,7 @@ impl Drop for Running {
 
 async fn run(pool: Pool, call: Call) -> Result<Vec<Row>, DatabaseError> {
     let status = pool.status();
-    if status.waiting > status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
+    if status.waiting >= status.max_size.saturating_mul(WAITING_PER_CONNECTION) {
         let message = "all connections are in use";
         return Err(DatabaseError::Unreachable(anyhow!(message)));
     }
