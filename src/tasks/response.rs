@@ -324,6 +324,12 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn list_without_a_limit_is_read_in_parts() {
+        let rest = list(READ_AT_ONCE + 1).await.rest;
+        assert!(rest.more, "all tasks were read at once");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn list_is_aborted_after_its_time_limit() {
         let mut list = list(READ_AT_ONCE * 2).await.rest;

@@ -18,6 +18,7 @@ use tenant_tasks::clock::SystemClock;
 use tokio::task::block_in_place;
 
 use crate::{
+    database_faults::check,
     suite::service::{Service, command},
     support::{
         app::{Answer, TestApp, answer, listen},
@@ -363,6 +364,34 @@ async fn tenants_of_settings_can_be_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn registry_shows_who_added_a_tenant() {
+    let replicas = Replicas::start(1).await;
+    let url = replicas.database.url();
+    for (tenant, user, login_name, shown) in [
+        (CONTOSO, "ada", "other", "by ada"),
+        (FABRIKAM, "", "max", "by max"),
+        (NORTHWIND, "", "", "by unknown"),
+    ] {
+        let settings = [
+            ("DATABASE_URL", &*url),
+            ("USER", user),
+            ("LOGNAME", login_name),
+        ];
+        let output = block_in_place(|| {
+            let (mut command, _directory) = command(&settings);
+            command
+                .args(["tenants", "add", tenant.id])
+                .output()
+                .unwrap()
+        });
+        assert!(output.status.success());
+        let text = replicas.success(&["tenants", "show", tenant.id]);
+        let added = text.lines().find(|line| line.starts_with("added")).unwrap();
+        assert!(added.ends_with(shown), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_of_the_registry_cannot_be_changed() {
     let replicas = Replicas::start(1).await;
     replicas.success(&["tenants", "add", CONTOSO.id]);
@@ -386,8 +415,12 @@ async fn log_of_the_registry_cannot_be_changed() {
     let role = postgres::role();
     let grant = format!("GRANT UPDATE ON registry_log TO {role}");
     replicas.database.execute_as_superuser(&grant).await;
-    let check = replicas.run(&["check"]);
-    assert_eq!(check.status.code(), Some(1));
+    let (stdout, code) = check(&replicas.entra.authority, &replicas.database.url());
+    assert!(
+        stdout.contains("may change rows of the table registry_log"),
+        "{stdout}"
+    );
+    assert_eq!(code, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,6 +452,7 @@ async fn erased_tenant_leaves_nothing_behind() {
         error.contains("Nothing was erased") && !refused.status.success(),
         "{error}"
     );
+    assert!(error.contains("Tasks to delete: 3."), "{error}");
     let client = replicas.database.connect().await;
     // As if the suspension was long ago.
     let earlier = "UPDATE allowed_tenants SET status_since = now() - interval '1 hour'";

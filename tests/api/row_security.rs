@@ -317,6 +317,39 @@ async fn role_without_table_ownership_is_accepted() {
 }
 
 #[tokio::test]
+async fn only_the_owner_applies_pending_migrations() {
+    let database = Database::create().await;
+    open(&database.url()).await.expect("the tables are created");
+    let (owner, schema) = (postgres::role(), database.schema());
+    let name = format!("{owner}_no_owner");
+    let prepare = format!(
+        "CREATE ROLE {name} LOGIN PASSWORD '{owner}'; \
+         GRANT USAGE, CREATE ON SCHEMA {schema} TO {name}; GRANT SELECT ON schema_steps TO {name}; \
+         DELETE FROM schema_steps WHERE step = (SELECT max(step) FROM schema_steps)"
+    );
+    database.execute_as_superuser(&prepare).await;
+    let error = open(&database.url_as(&name)).await.map(drop).unwrap_err();
+    let expected = "the role does not own the tables: the owner must apply them";
+    assert!(error.to_string().contains(expected), "{error}");
+    open(&database.url()).await.expect("the owner migrates");
+    database
+        .execute_as_superuser(&format!("DROP OWNED BY {name}"))
+        .await;
+}
+
+/// A table of another application, in another schema of the search path.
+#[tokio::test]
+async fn table_of_another_role_does_not_prevent_migrations() {
+    let (database, other) = (Database::create().await, Database::create().await);
+    other.execute_as_superuser("CREATE TABLE tasks ()").await;
+    let (schema, other) = (database.schema(), other.schema());
+    let url = database
+        .direct_url()
+        .replace(schema, &format!("{schema}%2C{other}"));
+    open(&url).await.expect("the tables are created");
+}
+
+#[tokio::test]
 async fn role_that_cannot_write_is_rejected() {
     let database = Database::create().await;
     let schema = database.schema();

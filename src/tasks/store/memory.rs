@@ -216,3 +216,41 @@ impl TenantTasks {
         task
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::{Content, IdempotencyKey, title::Title};
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_keys_are_forgotten_without_a_request() {
+        let id = "11111111-1111-4111-8111-111111111111";
+        let owner = Owner {
+            tenant: id.parse().unwrap(),
+            user: id.parse().unwrap(),
+        };
+        let content = Content {
+            title: Title::parse("Buy milk".to_owned()).unwrap(),
+            completed: false,
+        };
+        let digest = content.digest();
+        let key = IdempotencyKey::parse("key").unwrap();
+        let new = NewTask {
+            content,
+            owner_name: "Ada".to_owned(),
+            key: Some(key.clone()),
+        };
+        let tasks = MemoryTasks::default();
+        tasks.insert(owner, new, 1).unwrap();
+        let is_known = || {
+            let tenant = tasks.tenant(owner.tenant).unwrap();
+            let found = tenant.read().keys.find(owner.user, &key, &digest).unwrap();
+            found.is_some()
+        };
+        tasks.forget_expired_keys();
+        assert!(is_known());
+        tokio::time::advance(IdempotencyKey::LIFETIME).await;
+        tasks.forget_expired_keys();
+        assert!(!is_known());
+    }
+}

@@ -228,6 +228,15 @@ async fn head_limit_does_not_depend_on_segments() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn body_with_an_invalid_chunk_is_an_incomplete_body() {
+    let app = TestApp::start().await;
+    let head = create_head(&app, 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let answer = exchange(&app, &[head.as_bytes(), b"9\r\n{\"title\":\r\nno size\r\n"]);
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    assert!(answer.contains("body_incomplete"), "{answer}");
+}
+
 /// A proxy and the service may disagree about the end of a message with both headers (RFC 9112,
 /// section 6.1).
 #[tokio::test(flavor = "multi_thread")]

@@ -269,9 +269,34 @@ mod tests {
     }
 
     #[test]
+    fn time_limits_of_the_url_take_precedence() {
+        for (query, user_timeout, idle) in [
+            ("", TCP_USER_TIMEOUT, KEEPALIVES_IDLE),
+            (
+                "tcp_user_timeout=7",
+                Duration::from_secs(7),
+                KEEPALIVES_IDLE,
+            ),
+            (
+                "keepalives_idle=7",
+                TCP_USER_TIMEOUT,
+                Duration::from_secs(7),
+            ),
+        ] {
+            let url = format!("postgres://me@localhost/tasks?{query}");
+            let database: DatabaseConfig = url.parse().expect(query);
+            let postgres = &database.postgres;
+            assert_eq!(postgres.get_tcp_user_timeout(), Some(&user_timeout));
+            assert_eq!(postgres.get_keepalives_idle(), idle);
+        }
+    }
+
+    #[test]
     fn debug_output_hides_the_password() {
         let url = "postgres://me:s3cret@localhost/tasks";
         let database: DatabaseConfig = url.parse().expect("a URL");
-        assert!(!format!("{database:?}").contains("s3cret"));
+        let output = format!("{database:?}");
+        assert!(output.contains("localhost") && output.contains("tasks"));
+        assert!(!output.contains("s3cret"));
     }
 }

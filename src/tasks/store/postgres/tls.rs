@@ -90,3 +90,15 @@ fn read_roots(file: &str) -> Result<RootCertStore, TlsError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The other handshake errors are tested with a server.
+    #[test]
+    fn handshake_error_without_a_remedy_is_repeated() {
+        let error = rustls::Error::HandshakeNotComplete;
+        assert_eq!(explain(&error), "TLS: handshake not complete");
+    }
+}
