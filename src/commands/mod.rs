@@ -66,7 +66,7 @@ pub async fn run() -> ExitCode {
     let directory = Path::new(".");
     let success = |()| true;
     let outcome = match Arguments::parse().command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(directory).await.map(success),
+        Command::Serve => serve::serve(directory).await,
         Command::Tenants(command) => tenants::tenants(directory, command).await,
         Command::Keys(command) => tenants::keys(directory, command).await.map(success),
         Command::Check => check::check(directory).await,

@@ -15,7 +15,7 @@ use crate::{
     server::{self, Connections, Limits},
     tasks::store::Tasks,
     telemetry::{
-        log::Log,
+        log::{self, Log, LogFormat},
         metrics::{self, MetricsSources},
         otlp::Exporter,
         request::RequestMetrics,
@@ -28,7 +28,19 @@ const FORGET_KEYS_EVERY: Duration = Duration::from_hours(1);
 /// The maximum number of connections to the metrics address. Prometheus needs one.
 const METRICS_CONNECTIONS: usize = 16;
 
-pub(super) async fn serve(directory: &Path) -> anyhow::Result<()> {
+/// Runs the service until it is told to stop. Returns false if it did not start and this printed why.
+pub(super) async fn serve(directory: &Path) -> anyhow::Result<bool> {
+    match run(directory).await {
+        Ok(()) => Ok(true),
+        Err(error) if env_file::log_format(directory) == LogFormat::Json => {
+            log::print_as_json(&error);
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn run(directory: &Path) -> anyhow::Result<()> {
     let shutdown = server::shutdown_signal()?;
     let reloader = Reloader::new(directory.to_owned())?;
     let variables = env_file::read_variables(directory)?;

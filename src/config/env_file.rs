@@ -20,7 +20,10 @@ use super::{
     settings::{ConfigError, MAY_BE_EMPTY, Settings, Variables, invalid},
     variables,
 };
-use crate::text_file::{self, TextFileError};
+use crate::{
+    telemetry::log::LogFormat,
+    text_file::{self, TextFileError},
+};
 
 /// An open `.env`. Its folder is locked until this is dropped, and other commands wait for it.
 #[derive(Debug)]
@@ -166,9 +169,22 @@ pub fn user_name() -> Option<String> {
 /// The host and port to listen on. Parses only HOST and PORT, so that a health check works even if
 /// other settings are invalid.
 pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
-    let variables = read_variables(directory).or_else(|_| read_environment())?;
+    let variables = read_valid_sources(directory)?;
     let settings = Settings::new(&variables);
     Ok((settings.host().to_owned(), settings.port()?))
+}
+
+/// The format of log lines. Parses only `LOG_FORMAT`, so that an error about another setting has this
+/// format.
+pub fn log_format(directory: &Path) -> LogFormat {
+    let variables = read_valid_sources(directory).unwrap_or_default();
+    let format = Settings::new(&variables).log_format();
+    format.unwrap_or(LogFormat::Text)
+}
+
+/// Like [`read_variables`], but ignores an `.env` that cannot be parsed.
+fn read_valid_sources(directory: &Path) -> Result<Variables, ConfigError> {
+    read_variables(directory).or_else(|_| read_environment())
 }
 
 /// The names in `.env` that are not settings. They may be typos.

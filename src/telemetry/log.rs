@@ -3,12 +3,20 @@
 //! A separate thread writes them, so that requests never wait for the output. If nobody reads
 //! standard error and the buffer is full, lines are dropped and counted.
 
-use std::io::{self, IsTerminal};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal},
+    panic,
+};
 
-use tracing::Subscriber;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing::{Subscriber, field::display, subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 use super::otlp::Exporter;
@@ -34,7 +42,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts logging.
+    /// Starts logging, also of panics.
     ///
     /// # Panics
     ///
@@ -59,6 +67,7 @@ impl Log {
                 .with(exporter.layer())
                 .init(),
         }
+        log_panics();
         Self {
             dropped,
             _worker: worker,
@@ -66,9 +75,30 @@ impl Log {
     }
 }
 
-fn output<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+/// Prints why the service did not start, as a line of a JSON log.
+pub fn print_as_json(error: &anyhow::Error) {
+    let output = output(LogFormat::Json, io::stderr);
+    subscriber::with_default(tracing_subscriber::registry().with(output), || {
+        tracing::error!(error = format!("{error:#}"), "the service did not start");
+    });
+}
+
+/// Logs each panic as one line. With `RUST_BACKTRACE=1`, the line contains the stack.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let panicked = panic.payload_as_str().unwrap_or("unknown");
+        let location = panic.location().map(display);
+        let backtrace = Backtrace::capture();
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        let backtrace = is_captured.then(|| backtrace.to_string());
+        tracing::error!(panicked, location, backtrace, "panic");
+    }));
+}
+
+fn output<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = fmt::layer().with_writer(writer);
     match format {

@@ -413,6 +413,45 @@ async fn backends(database: &Database) -> Vec<i32> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// No response is better than a wrong one. Other requests are not affected.
+#[tokio::test(flavor = "multi_thread")]
+async fn panic_in_a_handler_ends_only_its_connection() {
+    let database = Database::create().await;
+    let entra = MockEntra::start(listen().await, Arc::new(SystemClock::new()));
+    let url = database.url();
+    let service = block_in_place(|| {
+        Service::start(&[
+            ("ALLOWED_TENANT_IDS", CONTOSO.id),
+            ("AZURE_AUTHORITY_HOST", &entra.authority),
+            ("DATABASE_URL", &url),
+        ])
+    });
+    // No function of the service returns this id.
+    let sql = "CREATE OR REPLACE FUNCTION get_task(in_tenant uuid, in_owner uuid, in_id bigint) \
+               RETURNS TABLE (id bigint, user_id uuid, owner_name text, title text, completed boolean) \
+               LANGUAGE sql AS $$ SELECT 0, in_tenant, '', 'x', false $$";
+    database.execute_as_superuser(sql).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let token = entra.v1(CONTOSO, ADMIN).sign();
+    let get = |path: &str| {
+        let url = format!("http://{}{path}", service.address);
+        client.get(url).bearer_auth(&token)
+    };
+    assert!(get("/api/tasks/1").send().await.is_err());
+    let fields = block_in_place(|| {
+        ["panicked", r#""status":500"#].map(|text| {
+            let line = service.wait_for_line(text);
+            serde_json::from_str::<Value>(&line).unwrap()
+        })
+    });
+    let [panic, request] = fields;
+    assert_eq!(panic["level"], "ERROR");
+    let location = panic["location"].as_str().unwrap();
+    assert!(location.starts_with("src/tasks/store/postgres/"), "{panic}");
+    assert_eq!(request["route"], "/api/tasks/{id}");
+    assert_eq!(answer(get("/api/tasks")).await.status, StatusCode::OK);
+}
+
 /// While a shard of a distributed database moves, a call may fail once because the tenant is not set.
 #[tokio::test(flavor = "multi_thread")]
 async fn call_without_its_tenant_is_repeated_once() {

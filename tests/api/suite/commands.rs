@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     process::Stdio,
     sync::{
         Arc,
@@ -16,6 +17,7 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
+use serde_json::Value;
 use tenant_tasks::clock::SystemClock;
 use tokio::task::JoinSet;
 
@@ -308,6 +310,31 @@ fn check_prints_notes_on_variables_and_authority() {
         "note      METRICS_ADDR is neither loopback nor private",
     ] {
         assert!(stdout.contains(note), "{note}: {stdout}");
+    }
+}
+
+/// A log collector parses every line, also if the service does not start.
+#[test]
+fn failed_start_is_logged_as_json() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let json = ("LOG_FORMAT", "json");
+    let client_id = ("AZURE_API_CLIENT_ID", API_CLIENT_ID);
+    let tenants = ("ALLOWED_TENANT_IDS", CONTOSO.id);
+    for (settings, error) in [
+        (vec![json], "AZURE_API_CLIENT_ID"),
+        (
+            vec![json, client_id, tenants, ("PORT", &*port)],
+            "HOST and PORT",
+        ),
+    ] {
+        let (_, stderr, code, _) = run(&[], None, &settings);
+        assert_eq!(code, Some(1));
+        let lines = stderr.lines().map(serde_json::from_str);
+        let lines: Vec<Value> = lines.collect::<Result<_, _>>().expect(&stderr);
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR");
+        assert!(last["error"].as_str().unwrap().contains(error), "{stderr}");
     }
 }
 
