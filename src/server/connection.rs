@@ -26,7 +26,10 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::limits::{ConnectionPermit, Limits, Phase};
+use super::{
+    events::Closed,
+    limits::{ConnectionPermit, Limits, Phase},
+};
 
 /// How long clients may still send a request on an open connection after a shutdown starts: closing
 /// it at once would fail a request on its way. The response announces that the connection closes.
@@ -76,7 +79,11 @@ pub(super) async fn serve(
     let result = tokio::select! {
         biased;
         // First, so that an evicted connection does not start another request.
-        is_evicted = must_close(&permit, &limits) => {
+        limit = must_close(&permit, &limits) => {
+            if let Some(limit) = limit {
+                connections.closed.record(limit);
+            }
+            let is_evicted = matches!(limit, Some(Closed::ConnectionLimit));
             let Some(grace) = grace(state.phase(), is_evicted, &limits) else {
                 return;
             };
@@ -94,6 +101,7 @@ pub(super) async fn serve(
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended early");
         is_rejected |= connections.rejected.record(&error, &parts.read_buf);
+        connections.closed.record_error(&error);
     }
     if is_rejected {
         tokio::select! {
@@ -115,9 +123,9 @@ fn grace((phase, age): (Phase, Duration), is_evicted: bool, limits: &Limits) -> 
     }
 }
 
-/// Completes when the connection is evicted (true), when its first head is late, and [`DRAIN_GRACE`]
-/// after a shutdown has started.
-async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> bool {
+/// Completes when the connection must close: with the limit that closes it, or with `None`
+/// [`DRAIN_GRACE`] after a shutdown has started.
+async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> Option<Closed> {
     let drained = async {
         // An error would mean that the sender was dropped, and the permit holds it.
         let _ = permit
@@ -135,9 +143,9 @@ async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> bool {
         }
     };
     tokio::select! {
-        () = permit.state.evicted.notified() => true,
-        () = drained => false,
-        () = first_head_is_late => false,
+        () = permit.state.evicted.notified() => Some(Closed::ConnectionLimit),
+        () = drained => None,
+        () = first_head_is_late => Some(Closed::LateHead),
     }
 }
 

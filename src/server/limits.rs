@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::rejected::RejectedInput;
+use super::events::{ClosedConnections, RejectedInput};
 
 /// The default maximum number of connections.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
@@ -45,6 +45,8 @@ pub struct Connections {
     pub(super) is_draining: watch::Sender<bool>,
     /// What was rejected before it became a request.
     pub rejected: RejectedInput,
+    /// What was closed because of a limit.
+    pub closed: ClosedConnections,
 }
 
 /// A permit for an open connection. Dropping it returns the permit and removes the connection.

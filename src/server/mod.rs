@@ -7,8 +7,8 @@
 //! one second to send another request. A shutdown takes at most [`SHUTDOWN_TIMEOUT`].
 
 mod connection;
+mod events;
 mod limits;
-mod rejected;
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

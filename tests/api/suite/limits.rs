@@ -11,7 +11,7 @@ use tenant_tasks::server::{Limits, connections_for_open_files};
 use tokio::net::TcpSocket;
 
 use crate::{
-    suite::service::health,
+    suite::{metrics::series, service::health},
     support::{
         app::TestApp,
         tasks::{title, title_body},
@@ -20,6 +20,12 @@ use crate::{
 };
 
 const CONTOSO_EDITOR: (Tenant, User) = (CONTOSO, EDITOR);
+
+/// How many connections were closed for this reason.
+async fn closed(app: &TestApp, reason: &str) -> Option<f64> {
+    let name = format!(r#"tenant_tasks_closed_connections_total{{reason="{reason}"}}"#);
+    series(app).await.get(&name).copied()
+}
 
 /// Ten requests. Their answers, over a megabyte each, exceed the buffers of two sockets.
 async fn requests_for_long_lists(app: &TestApp) -> String {
@@ -181,6 +187,7 @@ async fn connection_without_a_complete_request_is_closed() {
             other => panic!("{beginning:?}: {other:?}"),
         }
     }
+    assert_eq!(closed(&app, "late_head").await, Some(3.0));
     // After its first request, a connection may pause for longer.
     let mut idle = app.connect();
     assert!(health(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
@@ -210,6 +217,7 @@ async fn one_idle_connection_is_closed_at_connection_limit() {
             .count(),
         2
     );
+    assert_eq!(closed(&app, "connection_limit").await, Some(1.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,4 +321,5 @@ async fn client_that_does_not_read_is_disconnected() {
         read < 10 * 1_200_000,
         "the client received all {read} bytes"
     );
+    assert_eq!(closed(&app, "slow_reader").await, Some(1.0));
 }
