@@ -249,38 +249,35 @@ impl TenantKeys {
                 tracing::info!(%tenant, %key_id, "rollover: new signing key published");
             }
         }
-        let message = "rejected a published key: another key is cached under the same id";
         for key_id in &changes.conflicting {
-            tracing::error!(%tenant, %key_id, message);
+            tracing::error!(%tenant, %key_id, "rejected a published key: another key is cached under the same id");
         }
     }
 
     fn log_rejected(&self, rejected: &[RejectedKey]) {
-        const MESSAGE: &str = "skipped a published key";
         let tenant = self.tenant;
         for reason in rejected {
             match reason {
                 // At debug level: every document contains the keys of personal accounts.
-                RejectedKey::Issuer => tracing::debug!(%tenant, %reason, "{MESSAGE}"),
+                RejectedKey::Issuer => tracing::debug!(%tenant, %reason, "skipped a published key"),
                 RejectedKey::Malformed
                 | RejectedKey::Kind
                 | RejectedKey::Size
                 | RejectedKey::Exponent
-                | RejectedKey::Cloud => tracing::warn!(%tenant, %reason, "{MESSAGE}"),
+                | RejectedKey::Cloud => tracing::warn!(%tenant, %reason, "skipped a published key"),
             }
         }
     }
 
     fn log_failure(&self, error: &FetchError, age: Option<Duration>, retry_in: Duration) {
         let (tenant, retry_in_s) = (self.tenant, retry_in.as_secs());
-        let age = age.filter(|&age| age < TRUST);
-        let message = match age {
-            Some(_) => "failed to fetch signing keys; using cached keys",
-            None => "failed to fetch signing keys; none are cached",
-        };
-        let age_s = age.map(|age| age.as_secs());
-        let usable_for_s = age.map(|age| TRUST.saturating_sub(age).as_secs());
-        tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, message);
+        let usable_for = age.and_then(|age| TRUST.checked_sub(age));
+        if let (Some(age), Some(usable_for)) = (age, usable_for) {
+            let (age_s, usable_for_s) = (age.as_secs(), usable_for.as_secs());
+            tracing::warn!(%tenant, %error, age_s, usable_for_s, retry_in_s, "failed to fetch signing keys; using cached keys");
+        } else {
+            tracing::warn!(%tenant, %error, retry_in_s, "failed to fetch signing keys; none are cached");
+        }
     }
 }
 

@@ -253,4 +253,11 @@ mod tests {
         assert!(is_accepted(escapes(MAX_ESCAPES)));
         assert!(!is_accepted(escapes(MAX_ESCAPES + 1)));
     }
+
+    #[test]
+    fn name_with_the_same_beginning_is_another_name() {
+        let json = r#"{"preferred_username":"ada","preferred_language":"de"}"#.into();
+        let members = Members::parse(json, &["preferred_username"], "payload");
+        assert!(members.is_ok(), "read as a duplicate");
+    }
 }

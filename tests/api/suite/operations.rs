@@ -15,6 +15,7 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
+use serde_json::Value;
 use tenant_tasks::clock::SystemClock;
 
 use crate::{
@@ -103,6 +104,17 @@ async fn keys_are_fetched_and_retried_without_requests() {
     entra.set_keys_response(CONTOSO, KeysResponse::Published);
     service.wait_for_line("fetched signing keys");
     service.wait_for_line("skipped a published key");
+    // A key that is not cached causes a fetch.
+    entra.set_keys_response(CONTOSO, KeysResponse::Status(500));
+    let token = entra.v1(CONTOSO, ADMIN).signed_by(SigningKey::second());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/api/me", service.address);
+    let answer = answer(client.get(url).bearer_auth(token.sign())).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let line = service.wait_for_line("failed to fetch signing keys; using cached keys");
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let usable_for = line["usable_for_s"].as_u64().unwrap();
+    assert!((86_000..=86_400).contains(&usable_for), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
