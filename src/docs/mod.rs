@@ -24,6 +24,7 @@ guides! {
     poolers: "poolers.md",
     performance: "performance.md",
     operations: "operations.md",
+    log: "log.md",
     deployment: "deployment.md",
     differences: "differences.md",
     make_it_yours: "make-it-yours.md",

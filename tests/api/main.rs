@@ -10,6 +10,7 @@
 mod support;
 
 mod key_simulation;
+mod log_guide;
 mod security_guide;
 mod suite;
 

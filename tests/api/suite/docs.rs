@@ -2,12 +2,6 @@
 
 use axum::http::{Method, StatusCode};
 use serde_json::Value;
-use strum::VariantNames;
-use tenant_tasks::{
-    auth::{AuthError, InvalidToken, NotReady},
-    error::ApiError,
-    tasks::{StoreError, request::RequestError},
-};
 
 use crate::support::{
     app::TestApp,
@@ -238,25 +232,4 @@ async fn docs_can_be_disabled() {
             (StatusCode::NOT_FOUND, r#"{"detail":"Not Found"}"#)
         );
     }
-}
-
-/// An operator finds every `reason` of the log in the guide.
-#[test]
-fn every_log_reason_is_in_the_operations_guide() {
-    let guide = include_str!("../../../src/docs/operations.md");
-    let containers = ["auth", "invalid_token", "request", "store", "not_ready"];
-    let reasons = [
-        ApiError::VARIANTS,
-        AuthError::VARIANTS,
-        InvalidToken::VARIANTS,
-        NotReady::VARIANTS,
-        RequestError::VARIANTS,
-        StoreError::VARIANTS,
-    ];
-    let reasons = reasons.into_iter().flatten();
-    let missing: Vec<_> = reasons
-        .filter(|reason| !containers.contains(reason))
-        .filter(|reason| !guide.contains(&format!("| `{reason}` |")))
-        .collect();
-    assert!(missing.is_empty(), "{missing:?}");
 }
