@@ -56,11 +56,12 @@ impl<'a> UnverifiedToken<'a> {
         let Some((header, payload)) = message.split_once('.') else {
             return Err(wrong_segments(unverified_jwt));
         };
-        let header = Members::parse(decode(header, "header")?, HEADER, "header")?;
-        let unverified_key_id = parse_header(&header)?;
+        // Before the header, which names other algorithms in an encrypted token.
         if payload.contains('.') {
             return Err(wrong_segments(unverified_jwt));
         }
+        let header = Members::parse(decode(header, "header")?, HEADER, "header")?;
+        let unverified_key_id = parse_header(&header)?;
         let payload = decode(payload, "payload")?;
         decode(signature, "signature")?;
         let payload = Members::parse(payload, CLAIMS, "payload")?;

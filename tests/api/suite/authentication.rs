@@ -84,7 +84,8 @@ pub(crate) const BROKEN: &[(&str, &str, Edit)] = &[
     }),
     ("four segments", MALFORMED, |token| token.sign() + ".AAAA"),
     ("five segments of an encrypted token", MALFORMED, |token| {
-        token.sign() + ".AAAA.AAAA"
+        let header = r#"{"alg":"RSA-OAEP-256","enc":"A256GCM","kid":"key"}"#;
+        token.sign_texts(header, "{}") + ".AAAA.AAAA"
     }),
     ("no signature", MALFORMED, |token| {
         let token = token.sign();
