@@ -27,7 +27,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 
 use super::{
-    events::Closed,
+    events::CloseReason,
     limits::{ConnectionPermit, Limits, Phase},
 };
 
@@ -83,7 +83,7 @@ pub(super) async fn serve(
             if let Some(limit) = limit {
                 connections.closed.record(limit);
             }
-            let is_evicted = matches!(limit, Some(Closed::ConnectionLimit));
+            let is_evicted = matches!(limit, Some(CloseReason::ConnectionLimit));
             let Some(grace) = grace(state.phase(), is_evicted, &limits) else {
                 return;
             };
@@ -125,7 +125,7 @@ fn grace((phase, age): (Phase, Duration), is_evicted: bool, limits: &Limits) -> 
 
 /// Completes when the connection must close: with the limit that closes it, or with `None`
 /// [`DRAIN_GRACE`] after a shutdown has started.
-async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> Option<Closed> {
+async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> Option<CloseReason> {
     let drained = async {
         // An error would mean that the sender was dropped, and the permit holds it.
         let _ = permit
@@ -143,9 +143,9 @@ async fn must_close(permit: &ConnectionPermit, limits: &Limits) -> Option<Closed
         }
     };
     tokio::select! {
-        () = permit.state.evicted.notified() => Some(Closed::ConnectionLimit),
+        () = permit.state.evicted.notified() => Some(CloseReason::ConnectionLimit),
         () = drained => None,
-        () = first_head_is_late => Some(Closed::LateHead),
+        () = first_head_is_late => Some(CloseReason::LateHead),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Events of connections that belong to no request: counted, and logged at most once a second.
+//! Counts rejected input and connections that a limit closed. Logs each of the two at most once a
+//! second.
 
 use std::{
     error::Error,
@@ -14,11 +15,12 @@ use tokio::time::Instant;
 /// The minimum time between two log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts events by their kind.
+/// The counts of events since the start. The label has a name and the kind of the event.
+pub(super) type Counts = Family<[(&'static str, &'static str); 1], Counter>;
+
 #[derive(Default)]
-pub struct Events {
-    /// The counts since the start. The label has a name and the kind of event.
-    pub counts: Family<[(&'static str, &'static str); 1], Counter>,
+struct Events {
+    counts: Counts,
     last_logged: Mutex<Option<Instant>>,
 }
 
@@ -39,21 +41,21 @@ impl Events {
 
 /// Counts the rejected input.
 #[derive(Default)]
-pub struct RejectedInput(pub Events);
+pub struct RejectedInput(Events);
 
 /// Counts the connections that a limit closed.
 #[derive(Default)]
-pub struct ClosedConnections(pub Events);
+pub struct ClosedConnections(Events);
 
 /// The limit that closed a connection.
 #[derive(Clone, Copy, Debug, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum Closed {
+pub(super) enum CloseReason {
     /// The head of the first request was late.
     LateHead,
     /// The client read too little of a response.
     SlowReader,
-    /// The limit on connections: a new one needed its place.
+    /// A new connection needed its place: `MAX_CONNECTIONS`, or the limit on open files.
     ConnectionLimit,
 }
 
@@ -74,6 +76,11 @@ enum Input {
 }
 
 impl RejectedInput {
+    /// The number of rejections by `input`.
+    pub fn counts(&self) -> Counts {
+        self.0.counts.clone()
+    }
+
     /// Records the error of a connection. `unread` starts with the input that was not parsed.
     /// Returns whether input was rejected.
     pub(super) fn record(&self, error: &hyper::Error, unread: &[u8]) -> bool {
@@ -93,7 +100,12 @@ impl RejectedInput {
 }
 
 impl ClosedConnections {
-    pub(super) fn record(&self, reason: Closed) {
+    /// The number of connections by `reason`.
+    pub fn counts(&self) -> Counts {
+        self.0.counts.clone()
+    }
+
+    pub(super) fn record(&self, reason: CloseReason) {
         let reason = reason.into();
         if self.0.count("reason", reason) {
             tracing::info!(reason, "closed a connection");
@@ -102,11 +114,21 @@ impl ClosedConnections {
 
     /// Records the error of a connection, if the client read too little.
     pub(super) fn record_error(&self, error: &hyper::Error) {
-        let source = error.source().and_then(|source| source.downcast_ref());
-        if source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut) {
-            self.record(Closed::SlowReader);
+        let mut source = error.source();
+        while let Some(body_error) = source.and_then(|error| error.downcast_ref::<axum::Error>()) {
+            source = body_error.source();
+        }
+        let source = source.and_then(|error| error.downcast_ref());
+        if source.is_some_and(is_time_limit) {
+            self.record(CloseReason::SlowReader);
         }
     }
+}
+
+/// Whether a time limit of the service has passed. A timeout of the operating system has an error
+/// number.
+fn is_time_limit(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
 }
 
 fn classify(input: &[u8]) -> Input {

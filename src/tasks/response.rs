@@ -4,7 +4,7 @@
 //! keeps at most one read and one chunk in memory, and holds no lock between chunks. A task that is
 //! created while the list is sent may appear in it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration, vec};
+use std::{convert::Infallible, io, sync::Arc, time::Duration, vec};
 
 use axum::{
     BoxError,
@@ -225,7 +225,8 @@ impl IntoResponse for TaskList {
 impl ListWriter {
     async fn next_chunk(&mut self) -> Result<Bytes, BoxError> {
         if self.started_at.elapsed() > LIST_TIMEOUT {
-            return Err("the client was too slow to read the list".into());
+            let message = "the client was too slow to read the list";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message).into());
         }
         self.chunks += 1;
         if self.chunks > UNPACED_CHUNKS && self.chunks.is_multiple_of(2) {
@@ -336,6 +337,8 @@ mod tests {
         tokio::time::advance(LIST_TIMEOUT).await;
         assert!(list.next_chunk().await.is_ok());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(list.next_chunk().await.is_err());
+        let error = list.next_chunk().await.unwrap_err();
+        let error = error.downcast::<io::Error>().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

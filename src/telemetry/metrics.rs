@@ -76,10 +76,10 @@ pub fn router(sources: MetricsSources) -> Router {
     let help = "Published keys that were rejected: another key with the same id is cached";
     registry.register("key_conflicts", help, fetches.conflicts.clone());
     let help = "Input that was rejected before it became a request, by what it looks like";
-    let rejected = sources.connections.rejected.0.counts.clone();
+    let rejected = sources.connections.rejected.counts();
     registry.register("rejected_input", help, rejected);
     let help = "Connections that a limit closed, by the limit";
-    let closed = sources.connections.closed.0.counts.clone();
+    let closed = sources.connections.closed.counts();
     registry.register("closed_connections", help, closed);
     registry.register_collector(Box::new(sources));
     let registry = Arc::new(registry);

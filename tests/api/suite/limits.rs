@@ -1,19 +1,26 @@
 //! Limits per client and per tenant.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    future,
+    io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
-use axum::http::{Method, StatusCode};
-use tenant_tasks::server::{Limits, connections_for_open_files};
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, StatusCode},
+    routing::get,
+};
+use tenant_tasks::server::{Connections, Limits, connections_for_open_files, serve};
 use tokio::net::TcpSocket;
 
 use crate::{
     suite::{metrics::series, service::health},
     support::{
-        app::TestApp,
+        app::{TestApp, listen},
         tasks::{title, title_body},
         users::{ADMIN, CONTOSO, EDITOR, FABRIKAM, READER, Tenant, User},
     },
@@ -303,6 +310,33 @@ async fn page_of_longest_titles_is_complete() {
             path.contains("limit").then_some(next)
         );
     }
+}
+
+/// A list has a time limit of two minutes, also for a client that never stops reading.
+#[tokio::test]
+async fn late_end_of_a_response_counts_as_slow_reader() {
+    let body = async || {
+        let late = io::Error::from(ErrorKind::TimedOut);
+        Body::from_stream(futures_util::stream::iter([Ok("x"), Err(late)]))
+    };
+    let app = Router::new().route("/", get(body));
+    let listener = listen().await;
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(Connections::default());
+    let shared = Arc::clone(&connections);
+    tokio::spawn(serve(
+        listener,
+        app,
+        Limits::new(2),
+        shared,
+        future::pending(),
+    ));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let response = async { client.get(url).send().await?.bytes().await };
+    assert!(response.await.is_err());
+    let counts = connections.closed.counts();
+    let slow_readers = counts.get_or_create(&[("reason", "slow_reader")]).get();
+    assert_eq!(slow_readers, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
