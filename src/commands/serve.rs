@@ -28,12 +28,13 @@ const FORGET_KEYS_EVERY: Duration = Duration::from_hours(1);
 /// The maximum number of connections to the metrics address. Prometheus needs one.
 const METRICS_CONNECTIONS: usize = 16;
 
-/// Runs the service until it is told to stop. Returns false if it did not start and this printed why.
+/// Runs the service until SIGTERM or SIGINT. Returns false if the start failed and the error was
+/// printed as JSON.
 pub(super) async fn serve(directory: &Path) -> anyhow::Result<bool> {
     match run(directory).await {
         Ok(()) => Ok(true),
         Err(error) if env_file::log_format(directory) == LogFormat::Json => {
-            log::print_as_json(&error);
+            log::print_start_failure(&error);
             Ok(false)
         }
         Err(error) => Err(error),

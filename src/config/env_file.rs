@@ -169,7 +169,7 @@ pub fn user_name() -> Option<String> {
 /// The host and port to listen on. Parses only HOST and PORT, so that a health check works even if
 /// other settings are invalid.
 pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
-    let variables = read_valid_sources(directory)?;
+    let variables = read_variables_or_environment(directory)?;
     let settings = Settings::new(&variables);
     Ok((settings.host().to_owned(), settings.port()?))
 }
@@ -177,13 +177,14 @@ pub fn listen_address(directory: &Path) -> Result<(String, u16), ConfigError> {
 /// The format of log lines. Parses only `LOG_FORMAT`, so that an error about another setting has this
 /// format.
 pub fn log_format(directory: &Path) -> LogFormat {
-    let variables = read_valid_sources(directory).unwrap_or_default();
+    let variables = read_variables_or_environment(directory).unwrap_or_default();
     let format = Settings::new(&variables).log_format();
     format.unwrap_or(LogFormat::Text)
 }
 
-/// Like [`read_variables`], but ignores an `.env` that cannot be parsed.
-fn read_valid_sources(directory: &Path) -> Result<Variables, ConfigError> {
+/// Like [`read_variables`], but ignores an `.env` that cannot be read or
+/// parsed.
+fn read_variables_or_environment(directory: &Path) -> Result<Variables, ConfigError> {
     read_variables(directory).or_else(|_| read_environment())
 }
 
@@ -251,10 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_missing_env_file_is_like_an_empty_one() {
+    fn unreadable_env_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read_bytes(folder.path()).unwrap(), None);
-        // A link to itself cannot be opened, also not by root.
+        // Not even root can open a link that points to itself.
         std::os::unix::fs::symlink(".env", folder.path().join(".env")).unwrap();
         assert!(matches!(
             read_bytes(folder.path()),

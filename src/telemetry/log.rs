@@ -42,7 +42,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts logging, also of panics.
+    /// Starts logging. Panics are logged too.
     ///
     /// # Panics
     ///
@@ -50,6 +50,9 @@ impl Log {
     pub fn start(filter: EnvFilter, format: LogFormat, exporter: Option<&Exporter>) -> Self {
         // At debug, tokio-postgres logs the content of tasks.
         let filter = filter.add_directive("tokio_postgres=info".parse().expect("a directive"));
+        // No RUST_LOG hides a panic.
+        let panics = concat!(module_path!(), "=error");
+        let filter = filter.add_directive(panics.parse().expect("a directive"));
         let (writer, worker) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(MAX_BUFFERED_LINES)
@@ -75,8 +78,8 @@ impl Log {
     }
 }
 
-/// Prints why the service did not start, as a line of a JSON log.
-pub fn print_as_json(error: &anyhow::Error) {
+/// Prints why the service did not start, as a line of the JSON log.
+pub fn print_start_failure(error: &anyhow::Error) {
     let output = output(LogFormat::Json, io::stderr);
     subscriber::with_default(tracing_subscriber::registry().with(output), || {
         tracing::error!(error = format!("{error:#}"), "the service did not start");

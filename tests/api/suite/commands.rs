@@ -313,7 +313,7 @@ fn check_prints_notes_on_variables_and_authority() {
     }
 }
 
-/// A log collector parses every line, also if the service does not start.
+/// A log collector parses every line, even if the service does not start.
 #[test]
 fn failed_start_is_logged_as_json() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -332,9 +332,14 @@ fn failed_start_is_logged_as_json() {
         assert_eq!(code, Some(1));
         let lines = stderr.lines().map(serde_json::from_str);
         let lines: Vec<Value> = lines.collect::<Result<_, _>>().expect(&stderr);
-        let last = lines.last().unwrap();
-        assert_eq!(last["level"], "ERROR");
-        assert!(last["error"].as_str().unwrap().contains(error), "{stderr}");
+        let mut errors = lines.iter().filter(|line| line["level"] == "ERROR");
+        let failure = errors.next().unwrap();
+        assert_eq!(failure["message"], "the service did not start");
+        assert!(
+            failure["error"].as_str().unwrap().contains(error),
+            "{stderr}"
+        );
+        assert!(errors.next().is_none(), "{stderr}");
     }
 }
 
