@@ -80,7 +80,7 @@ impl PostgresTasks {
         match schema::prepare(database).await {
             Ok(()) => {}
             Err(error @ DatabaseError::Unreachable(_)) => {
-                tracing::error!(%error, "cannot connect to database; tasks are unavailable");
+                schema::log_unreachable(&error, schema::FIRST_RETRY);
                 tokio::spawn(schema::prepare_in_background(config.clone()));
             }
             Err(error) => return Err(error),

@@ -39,7 +39,8 @@ use crate::ids::TenantId;
 /// How long a request waits for a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The number of requests that may wait for each connection. More are rejected at once.
+/// The number of requests that may wait for each connection. More are rejected at once. In a tenant's
+/// share, requests that hold a connection count too.
 const WAITING_PER_CONNECTION: usize = 50;
 
 /// The time limit for the setup of a new connection. All time limits of an operation add up to less

@@ -29,7 +29,7 @@ const MIGRATIONS: [&str; 5] = [
 const LOCK: i64 = 7_307_199_712_345_021;
 
 /// The back-off between attempts to reach the database. It doubles from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// The time limit for the checks at the start.
@@ -82,11 +82,16 @@ pub(super) async fn prepare_in_background(database: SharedConfig) {
             Ok(()) => break tracing::info!("connected to database"),
             Err(error) => {
                 wait = LAST_RETRY.min(wait * 2);
-                let retry_in_s = wait.as_secs();
-                tracing::error!(%error, retry_in_s, "cannot connect to database; tasks are unavailable");
+                log_unreachable(&error, wait);
             }
         }
     }
+}
+
+/// Logs that an attempt to reach the database failed, and when the next one follows.
+pub(super) fn log_unreachable(error: &DatabaseError, retry_in: Duration) {
+    let retry_in_s = retry_in.as_secs();
+    tracing::error!(%error, retry_in_s, "cannot connect to database; tasks are unavailable");
 }
 
 /// Connects, as a role that is not exempt from row security.

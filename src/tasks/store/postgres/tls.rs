@@ -97,7 +97,7 @@ mod tests {
 
     /// The other handshake errors are tested with a server.
     #[test]
-    fn handshake_error_without_a_remedy_is_repeated() {
+    fn unknown_handshake_error_is_printed_unchanged() {
         let error = rustls::Error::HandshakeNotComplete;
         assert_eq!(explain(&error), "TLS: handshake not complete");
     }
