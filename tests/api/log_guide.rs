@@ -24,6 +24,10 @@ fn every_log_message_is_in_the_log_guide() {
             messages.extend(calls.map(|call| message(call).to_owned()));
         }
     }
+    // The security decisions, which are messages of request lines.
+    let decisions = include_str!("../../src/auth/error.rs").split("=> Some(\"");
+    let decisions = decisions.skip(1).filter_map(|rest| rest.split('"').next());
+    messages.extend(decisions.map(str::to_owned));
     // The notes of `Config`, which are sentences for the operator.
     assert!(messages.remove("{note}"));
     assert!(messages.len() > 35, "{messages:?}");
@@ -34,7 +38,8 @@ fn every_log_message_is_in_the_log_guide() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The last text in the arguments of a call. They are followed by the rest of the file.
+/// The last string literal in the arguments of a log call. `call` starts with these arguments and
+/// contains the rest of the file.
 fn message(call: &str) -> &str {
     let (mut depth, mut message) = (1, "");
     for (index, part) in call.split('"').enumerate() {
@@ -49,7 +54,7 @@ fn message(call: &str) -> &str {
             }
         }
     }
-    panic!("a call without an end: {call}");
+    panic!("the closing parenthesis is missing: {call}");
 }
 
 /// An operator finds every `reason` of the log in the guide.
