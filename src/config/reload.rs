@@ -69,7 +69,19 @@ impl Reloader {
     /// Applies changed settings. Does not return. `started_with` are the variables
     /// at the start.
     pub async fn run(
+        self,
+        access: Arc<AccessControl>,
+        tasks: Tasks,
+        started_with: Variables,
+    ) -> Result<(), JoinError> {
+        self.run_with(read_settings, access, tasks, started_with)
+            .await
+    }
+
+    /// Like [`Reloader::run`], with another source of the settings.
+    async fn run_with(
         mut self,
+        read_settings: fn(&Path) -> Result<(Variables, Config), ConfigError>,
         access: Arc<AccessControl>,
         tasks: Tasks,
         started_with: Variables,
@@ -191,6 +203,13 @@ mod tests {
         }
     }
 
+    /// Ignores the environment of the test.
+    fn read_file(folder: &Path) -> Result<(Variables, Config), ConfigError> {
+        let variables = env_file::EnvFile::open(folder).unwrap().variables()?;
+        let config = Config::parse(&variables)?;
+        Ok((variables, config))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn change_is_applied_after_two_equal_reads() {
         let folder = tempfile::tempdir().unwrap();
@@ -205,13 +224,14 @@ mod tests {
             fs::write(folder.path().join(".env"), text).unwrap();
         };
         write("old");
-        let (_, config) = read_settings(folder.path()).unwrap();
+        let (_, config) = read_file(folder.path()).unwrap();
         let clock = Arc::new(SystemClock::new());
         let verifier = Verifier::new(config.tokens, config.access.clone(), clock).unwrap();
         let verifier = Arc::new(verifier);
         let access = AccessControl::new(Arc::clone(&verifier), config.access);
         let reloader = Reloader::new(folder.path().to_owned()).unwrap();
-        tokio::spawn(reloader.run(Arc::new(access), Tasks::in_memory(1), Variables::new()));
+        let (access, tasks) = (Arc::new(access), Tasks::in_memory(1));
+        tokio::spawn(reloader.run_with(read_file, access, tasks, Variables::new()));
         // The file is read at each full second, and changes between two reads.
         sleep(POLL / 2).await;
         for (written, applied) in [

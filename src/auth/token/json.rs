@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn name_with_the_same_beginning_is_another_name() {
+    fn names_with_a_common_prefix_are_not_duplicates() {
         let json = r#"{"preferred_username":"ada","preferred_language":"de"}"#.into();
         let members = Members::parse(json, &["preferred_username"], "payload");
         assert!(members.is_ok(), "read as a duplicate");
