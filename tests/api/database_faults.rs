@@ -427,6 +427,11 @@ async fn panic_in_a_handler_ends_only_its_connection() {
             ("ALLOWED_TENANT_IDS", CONTOSO.id),
             ("AZURE_AUTHORITY_HOST", &entra.authority),
             ("DATABASE_URL", &url),
+            // Does not select the line of the panic.
+            (
+                "RUST_LOG",
+                "tenant_tasks::commands=info,tenant_tasks::request=warn",
+            ),
         ])
     });
     // No function of the service returns this id.
