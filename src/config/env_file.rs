@@ -182,8 +182,7 @@ pub fn log_format(directory: &Path) -> LogFormat {
     format.unwrap_or(LogFormat::Text)
 }
 
-/// Like [`read_variables`], but ignores an `.env` that cannot be read or
-/// parsed.
+/// Like [`read_variables`], but ignores an `.env` that cannot be read or parsed.
 fn read_variables_or_environment(directory: &Path) -> Result<Variables, ConfigError> {
     read_variables(directory).or_else(|_| read_environment())
 }

@@ -25,6 +25,7 @@ use tenant_tasks::{
 use tokio::{task::block_in_place, time::timeout};
 
 use crate::{
+    row_security::open,
     suite::{commands::run, metrics::series, service::Service},
     support::{
         app::{Answer, TestApp, answer, listen, settings},
@@ -377,9 +378,7 @@ async fn dropped_calls_do_not_delay_other_tenants() {
     let blocker = database.connect().await;
     let lock = format!("{}; SELECT FROM tasks FOR UPDATE", postgres::begin(CONTOSO));
     blocker.batch_execute(&lock).await.unwrap();
-    let url = [("DATABASE_URL", &*database.url())];
-    let config = Config::parse(&settings("http://127.0.0.1:9", &url)).unwrap();
-    let tasks = Tasks::open(&config.store).await.unwrap();
+    let tasks = open(&database.url()).await.unwrap();
     let (tenant, other) = (CONTOSO.id.parse().unwrap(), FABRIKAM.id.parse().unwrap());
     for _ in 0..20 {
         let remove = tasks.remove(tenant, TaskId::FIRST);
@@ -796,9 +795,7 @@ async fn expired_keys_have_no_effect_and_are_deleted() {
         client.batch_execute("COMMIT").await.unwrap();
         count
     };
-    let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", &database.url())]);
-    let config = Config::parse(&settings).unwrap();
-    let tasks = Tasks::open(&config.store).await.unwrap();
+    let tasks = open(&database.url()).await.unwrap();
     let tenants = [CONTOSO.id.parse().unwrap()].into();
     age(23, 1200).await;
     tasks.forget_expired_keys(&tenants).await;
@@ -808,7 +805,7 @@ async fn expired_keys_have_no_effect_and_are_deleted() {
     tasks.forget_expired_keys(&tenants).await;
     assert_eq!(count().await, 1);
     // In open mode, a tenant that sends requests need not be listed.
-    let tasks = Tasks::open(&config.store).await.unwrap();
+    let tasks = open(&database.url()).await.unwrap();
     let tenants = [].into();
     age(25, 0).await;
     tasks.forget_expired_keys(&tenants).await;

@@ -146,7 +146,7 @@ async fn statement_without_a_tenant_setting_is_an_error() {
 }
 
 /// Opens the store at this URL.
-async fn open(url: &str) -> Result<Tasks, DatabaseError> {
+pub(crate) async fn open(url: &str) -> Result<Tasks, DatabaseError> {
     let settings = settings("http://127.0.0.1:9", &[("DATABASE_URL", url)]);
     Tasks::open(&Config::parse(&settings).unwrap().store).await
 }
