@@ -9,7 +9,7 @@ use std::{
 };
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use tokio::time::Instant;
 
 /// The minimum time between two log lines.
@@ -18,16 +18,29 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// The counts of events since the start. The label has a name and the kind of the event.
 pub(super) type Counts = Family<[(&'static str, &'static str); 1], Counter>;
 
-#[derive(Default)]
 struct Events {
+    label: &'static str,
     counts: Counts,
     last_logged: Mutex<Option<Instant>>,
 }
 
 impl Events {
+    /// Creates the counter of each kind, so that each time series starts at zero.
+    fn new(label: &'static str, kinds: &[&'static str]) -> Self {
+        let counts = Counts::default();
+        for kind in kinds {
+            drop(counts.get_or_create(&[(label, kind)]));
+        }
+        Self {
+            label,
+            counts,
+            last_logged: Mutex::default(),
+        }
+    }
+
     /// Counts an event. Returns whether it may be logged.
-    fn count(&self, label: &'static str, kind: &'static str) -> bool {
-        self.counts.get_or_create(&[(label, kind)]).inc();
+    fn count(&self, kind: &'static str) -> bool {
+        self.counts.get_or_create(&[(self.label, kind)]).inc();
         let now = Instant::now();
         let last_logged = self.last_logged.lock();
         let mut last_logged = last_logged.unwrap_or_else(PoisonError::into_inner);
@@ -40,15 +53,13 @@ impl Events {
 }
 
 /// Counts the rejected input.
-#[derive(Default)]
 pub struct RejectedInput(Events);
 
 /// Counts the connections that a limit closed.
-#[derive(Default)]
 pub struct ClosedConnections(Events);
 
 /// The limit that closed a connection.
-#[derive(Clone, Copy, Debug, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum CloseReason {
     /// The head of the first request was late.
@@ -60,7 +71,7 @@ pub(super) enum CloseReason {
 }
 
 /// What the rejected input looks like.
-#[derive(Clone, Copy, Debug, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 enum Input {
     /// A head with too many bytes or lines: the response is 431.
@@ -73,6 +84,18 @@ enum Input {
     ProxyProtocol,
     /// Anything else.
     Malformed,
+}
+
+impl Default for RejectedInput {
+    fn default() -> Self {
+        Self(Events::new("input", Input::VARIANTS))
+    }
+}
+
+impl Default for ClosedConnections {
+    fn default() -> Self {
+        Self(Events::new("reason", CloseReason::VARIANTS))
+    }
 }
 
 impl RejectedInput {
@@ -92,7 +115,7 @@ impl RejectedInput {
             return false;
         };
         let input = input.into();
-        if self.0.count("input", input) {
+        if self.0.count(input) {
             tracing::info!(input, %error, "rejected input that is not a request");
         }
         true
@@ -107,7 +130,7 @@ impl ClosedConnections {
 
     pub(super) fn record(&self, reason: CloseReason) {
         let reason = reason.into();
-        if self.0.count("reason", reason) {
+        if self.0.count(reason) {
             tracing::info!(reason, "closed a connection");
         }
     }

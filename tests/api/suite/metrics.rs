@@ -110,6 +110,8 @@ async fn requests_rejections_and_store_calls_are_counted() {
         ),
         (r#"token_cache_lookups_total{outcome="hit"}"#, 2.0),
         (r#"token_cache_lookups_total{outcome="miss"}"#, 4.0),
+        (r#"rejected_input_total{input="tls"}"#, 0.0),
+        (r#"closed_connections_total{reason="slow_reader"}"#, 0.0),
         ("connections", 1.0),
         ("settings_current", 1.0),
         ("log_lines_dropped_total", 0.0),
