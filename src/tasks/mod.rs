@@ -134,6 +134,26 @@ pub enum StoreError {
     },
 }
 
+#[cfg(test)]
+impl Task {
+    /// A task for unit tests.
+    fn example() -> Self {
+        let id = "11111111-1111-4111-8111-111111111111";
+        Self {
+            id: TaskId::FIRST,
+            owner: Owner {
+                tenant: id.parse().unwrap(),
+                user: id.parse().unwrap(),
+            },
+            owner_name: "Ada".into(),
+            content: Content {
+                title: Title::parse("Buy milk".to_owned()).unwrap(),
+                completed: false,
+            },
+        }
+    }
+}
+
 impl IdempotencyKey {
     /// How long a key is remembered.
     pub const LIFETIME: Duration = Duration::from_hours(24);

@@ -279,25 +279,21 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::{ids::Owner, tasks::NewTask};
+    use crate::tasks::NewTask;
 
-    const TENANT: &str = "11111111-1111-4111-8111-111111111111";
     /// The size of a chunk in bytes: 64 KiB, and less than one task of 1 KiB more.
     const FULL_CHUNK: Range<usize> = 65_536..66_560;
 
     /// The whole list of a tenant with this number of tasks, with long titles.
     async fn list(tasks: usize) -> TaskList {
         let store = Tasks::in_memory(tasks);
-        let owner = Owner {
-            tenant: TENANT.parse().unwrap(),
-            user: TENANT.parse().unwrap(),
-        };
+        let Task {
+            owner, mut content, ..
+        } = Task::example();
+        content.title = Title::parse("x".repeat(Title::MAX_CHARS)).unwrap();
         for _ in 0..tasks {
             let new = NewTask {
-                content: Content {
-                    title: Title::parse("x".repeat(Title::MAX_CHARS)).unwrap(),
-                    completed: false,
-                },
+                content: content.clone(),
                 owner_name: "Ada".to_owned(),
                 key: None,
             };

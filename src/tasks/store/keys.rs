@@ -74,30 +74,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        ids::{Owner, TaskId},
-        tasks::{Content, title::Title},
-    };
-
-    fn task() -> Arc<Task> {
-        let id = "11111111-1111-4111-8111-111111111111";
-        Arc::new(Task {
-            id: TaskId::FIRST,
-            owner: Owner {
-                tenant: id.parse().expect("a GUID"),
-                user: id.parse().expect("a GUID"),
-            },
-            owner_name: "Ada".into(),
-            content: Content {
-                title: Title::parse("Buy milk".to_owned()).expect("a title"),
-                completed: false,
-            },
-        })
-    }
 
     #[tokio::test(start_paused = true)]
     async fn keys_expire_after_a_day_and_are_bounded() {
-        let (mut keys, task) = (RememberedKeys::default(), task());
+        let (mut keys, task) = (RememberedKeys::default(), Arc::new(Task::example()));
         let user = task.owner.user;
         let key = |number: usize| IdempotencyKey::parse(&number.to_string()).expect("a key");
         let is_known = |keys: &RememberedKeys, number| {

@@ -220,19 +220,11 @@ impl TenantTasks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::{Content, IdempotencyKey, title::Title};
+    use crate::tasks::IdempotencyKey;
 
     #[tokio::test(start_paused = true)]
     async fn expired_keys_are_forgotten_without_a_request() {
-        let id = "11111111-1111-4111-8111-111111111111";
-        let owner = Owner {
-            tenant: id.parse().unwrap(),
-            user: id.parse().unwrap(),
-        };
-        let content = Content {
-            title: Title::parse("Buy milk".to_owned()).unwrap(),
-            completed: false,
-        };
+        let Task { owner, content, .. } = Task::example();
         let digest = content.digest();
         let key = IdempotencyKey::parse("key").unwrap();
         let new = NewTask {
