@@ -24,8 +24,8 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// The number of entries that the cache is allocated for at start.
 const INITIAL_ENTRIES: usize = 1000;
 
-/// The bytes that the cache and the allocator add to an entry.
-const OVERHEAD: usize = 200;
+/// The bytes that the cache, the allocator and a key id add to an entry.
+const OVERHEAD: usize = 250;
 
 /// The longest signature to look up, in characters: that of a key of 8192 bits.
 const MAX_SIGNATURE: usize = 1366;
@@ -105,8 +105,7 @@ fn digest_of_signature(jwt: &str) -> Option<Digest> {
 
 impl Weighter<Digest, (Digest, Arc<VerifiedToken>)> for Bytes {
     fn weight(&self, _: &Digest, (_, token): &(Digest, Arc<VerifiedToken>)) -> u64 {
-        let content = token.principal.bytes() + token.key_id.bytes();
-        let bytes = size_of::<VerifiedToken>() + OVERHEAD + content;
+        let bytes = size_of::<VerifiedToken>() + OVERHEAD + token.principal.bytes();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }
