@@ -120,11 +120,16 @@ mod tests {
 
     #[test]
     fn refresh_is_due_after_54_to_66_minutes() {
+        let mut is_early = false;
+        let mut is_late = false;
         for _ in 0..1000 {
             let mut schedule = Schedule::new();
             schedule.record_success(Duration::ZERO);
             assert!(!schedule.is_due(Duration::from_mins(54) - Duration::from_secs(1)));
             assert!(schedule.is_due(Duration::from_mins(66) + Duration::from_secs(1)));
+            is_early |= schedule.is_due(Duration::from_mins(55));
+            is_late |= !schedule.is_due(Duration::from_mins(65));
         }
+        assert!(is_early && is_late, "the times are not spread");
     }
 }

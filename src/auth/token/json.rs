@@ -260,4 +260,19 @@ mod tests {
         let members = Members::parse(json, &["preferred_username"], "payload");
         assert!(members.is_ok(), "read as a duplicate");
     }
+    #[test]
+    fn letters_that_some_readers_fold_are_duplicates() {
+        for (names, other) in [
+            (&["kid"], "\u{212a}id"),
+            (&["scp"], "\u{17f}cp"),
+            (&["tid"], "t\u{130}d"),
+            (&["tid"], "t\u{131}d"),
+        ] {
+            let (segment, name) = ("payload", names[0]);
+            let json = format!(r#"{{"{name}":"a","{other}":"b"}}"#);
+            let error = Members::parse(json.into(), names, segment).err();
+            let expected = InvalidToken::DuplicateMember { segment, name };
+            assert_eq!(error, Some(expected), "{other}");
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl<'a> UnverifiedToken<'a> {
         let Some((header, payload)) = message.split_once('.') else {
             return Err(wrong_segments(unverified_jwt));
         };
-        // Before the header, which names other algorithms in an encrypted token.
+        // Checked before the header, because that of an encrypted token names another algorithm.
         if payload.contains('.') {
             return Err(wrong_segments(unverified_jwt));
         }
@@ -140,4 +140,18 @@ fn parse_header(header: &Members) -> Result<KeyId, InvalidToken> {
     }
     let key_id = header.string("kid").and_then(|kid| KeyId::parse(&kid));
     key_id.ok_or_else(|| InvalidToken::KeyId(header.evidence("kid")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_limit_is_exact() {
+        let error = |bytes| UnverifiedToken::parse(&"x".repeat(bytes)).err();
+        let one_segment = InvalidToken::Malformed(MalformedToken::Segments(1));
+        assert_eq!(error(MAX_BYTES), Some(one_segment));
+        let (bytes, max) = (MAX_BYTES + 1, MAX_BYTES);
+        assert_eq!(error(bytes), Some(InvalidToken::TooLong { bytes, max }));
+    }
 }

@@ -411,6 +411,8 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
     let valid = || entra.v2(CONTOSO, ADMIN);
     let id_token = "It is an ID token. Send the access token";
     let b2c = "It is a token of Azure AD B2C or External ID";
+    let another_api = "99999999-9999-4999-8999-999999999999";
+    let custom_uri = "set requestedAccessTokenVersion: 2 in its registration";
     let personal_issuer = format!("{}/{PERSONAL_ACCOUNTS}/v2.0", entra.authority);
     let b2c_issuer = "https://contoso.b2clogin.com/11111111-1111-4111-8111-111111111111/v2.0/";
     for (token, advice) in [
@@ -418,7 +420,7 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
         (valid().with("nonce", "n").without("scp").sign(), id_token),
         (
             valid()
-                .with("aud", "99999999-9999-4999-8999-999999999999")
+                .with("aud", another_api)
                 .with("nonce", "n")
                 .without("scp")
                 .sign(),
@@ -430,6 +432,10 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
             "remove the token encryption key from its registration",
         ),
         ("EwBIA8l6BAAU".to_owned(), "It is not a JWT."),
+        (
+            valid().with("aud", "api://contoso.example/tasks").sign(),
+            custom_uri,
+        ),
         (valid().with("iss", b2c_issuer).sign(), b2c),
         (valid().with("iss", b2c_issuer).without("tid").sign(), b2c),
         (
@@ -459,9 +465,13 @@ async fn inspect_recognizes_what_is_not_an_access_token() {
         assert!(output.contains(advice), "{advice}: {output}");
         assert_eq!(code, Some(1));
     }
-    let other_issuer = valid().with("iss", "https://issuer.example/").sign();
-    let (output, _) = inspect(&entra, &[], &other_issuer);
-    assert!(!output.contains(b2c), "{output}");
+    for (claim, value, advice) in [
+        ("iss", "https://issuer.example/", b2c),
+        ("aud", another_api, custom_uri),
+    ] {
+        let (output, _) = inspect(&entra, &[], &valid().with(claim, value).sign());
+        assert!(!output.contains(advice), "{output}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
