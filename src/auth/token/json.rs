@@ -260,6 +260,7 @@ mod tests {
         let members = Members::parse(json, &["preferred_username"], "payload");
         assert!(members.is_ok(), "read as a duplicate");
     }
+
     #[test]
     fn letters_that_some_readers_fold_are_duplicates() {
         for (names, other) in [

@@ -50,16 +50,10 @@ impl<'a> UnverifiedToken<'a> {
             let max = MAX_BYTES;
             return Err(InvalidToken::TooLong { bytes, max });
         }
-        let Some((message, signature)) = unverified_jwt.rsplit_once('.') else {
-            return Err(wrong_segments(unverified_jwt));
-        };
-        let Some((header, payload)) = message.split_once('.') else {
-            return Err(wrong_segments(unverified_jwt));
-        };
         // Checked before the header, because that of an encrypted token names another algorithm.
-        if payload.contains('.') {
+        let Some((message, header, payload, signature)) = split(unverified_jwt) else {
             return Err(wrong_segments(unverified_jwt));
-        }
+        };
         let header = Members::parse(decode(header, "header")?, HEADER, "header")?;
         let unverified_key_id = parse_header(&header)?;
         let payload = decode(payload, "payload")?;
@@ -108,6 +102,14 @@ pub(super) fn unverified_members(
         Members::parse(json, names, segment).ok()
     };
     (parse("header", &["kid"]), parse("payload", claims))
+}
+
+/// The signed message, its header and payload, and the signature. `None` unless there are three
+/// segments.
+fn split(unverified_jwt: &str) -> Option<(&str, &str, &str, &str)> {
+    let (message, signature) = unverified_jwt.rsplit_once('.')?;
+    let (header, payload) = message.split_once('.')?;
+    (!payload.contains('.')).then_some((message, header, payload, signature))
 }
 
 fn wrong_segments(unverified_jwt: &str) -> InvalidToken {
